@@ -1,0 +1,1 @@
+"""liftstream: event-streaming ingestion and real-time experiment metrics for recommender systems."""

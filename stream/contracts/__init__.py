@@ -1,0 +1,1 @@
+"""What producers send: models, Avro schemas, reasons, definitions."""

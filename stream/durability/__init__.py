@@ -1,0 +1,1 @@
+"""Journaled steps, snapshots, recovery."""

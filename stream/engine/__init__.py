@@ -1,0 +1,1 @@
+"""The pure core: numpy columns and compiled kernels, no I/O."""

@@ -1,0 +1,1 @@
+"""Embedded broker and database for one machine."""

@@ -1,0 +1,1 @@
+"""Partials of all partitions to rolling windows."""

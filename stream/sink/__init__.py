@@ -1,0 +1,1 @@
+"""ClickHouse: migrations, views, writer, queries."""
