@@ -11,7 +11,7 @@ I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 
 SPARE_BYTES = 32  # readable bytes that follow the last record in every `buf`
-NULL = -(1 << 62)  # a null field
+NULL = -(1 << 50)  # a null field: outside every range of longs, below every text, and a NaN as a double's bits
 TEXT_SHIFT = 20  # a text field is `position << 20 | length` into `buf`
 TEXT_MASK = (1 << TEXT_SHIFT) - 1
 
