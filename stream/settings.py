@@ -1,0 +1,239 @@
+"""Settings: `liftstream.toml` in the working directory and `LIFTSTREAM_*` variables (the environment wins)."""
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ByteSize,
+    Field,
+    ValidationError,
+    field_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from stream.contracts.definitions import Definitions, load_experiments
+from stream.contracts.topics import Topic
+from stream.errors import ConfigurationError
+
+PREFIX = "LIFTSTREAM_"
+FILE = "liftstream.toml"
+
+_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_DURATION = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
+
+
+def parse_duration(text: Any) -> Any:
+    """`90s`, `30m`, `24h` or `7d` as a timedelta; other types as they are."""
+    if isinstance(text, timedelta):
+        return text
+    if isinstance(text, str) and (match := _DURATION.fullmatch(text.strip())):
+        return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    raise ValueError("must be a whole number and a unit: 500ms, 90s, 30m, 24h or 7d")
+
+
+def _parse_list(text: Any) -> Any:
+    """`a,b` as ("a", "b"); a TOML array as it is."""
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else text
+
+
+def _check_broker(url: str) -> str:
+    if not re.fullmatch(r"kafka://[^,/:\s]+:\d+(,[^,/:\s]+:\d+)*", url):
+        raise ValueError("must be kafka://host:port, several hosts with commas between")
+    return url
+
+
+def _check_clickhouse_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme in ("http", "https") and parts.hostname:
+        return url
+    if parts.scheme == "chdb" and not parts.netloc and parts.path.startswith("/"):
+        return url
+    raise ValueError("must be http(s)://user:password@host:port/database or chdb:///path")
+
+
+def _absolute_store(url: str) -> str:
+    """A plain or relative path becomes an absolute file:// URL; other URLs stay."""
+    scheme, colon, path = url.partition("://")
+    if not colon:
+        return Path(url).absolute().as_uri()
+    return Path(path).absolute().as_uri() if scheme == "file" else url
+
+
+def _default_memory_limit() -> ByteSize:
+    """Half of the memory this process may use: the control group's limit or the machine's."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    granted = limit.read_text().strip() if limit.exists() else ""
+    return ByteSize(min(physical, int(granted) if granted.isdigit() else physical) // 2)
+
+
+def _default_experiments() -> Path | None:
+    return Path("experiments") if Path("experiments").is_dir() else None
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0))]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_list)]
+
+
+class Settings(BaseSettings):
+    """All settings. Read them with `Settings.load()`, which turns every mistake into one sentence."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, toml_file=FILE, extra="forbid", frozen=True, validate_default=True
+    )
+
+    broker: Annotated[str, AfterValidator(_check_broker)] = Field(
+        "kafka://127.0.0.1:9092", description="Kafka: `kafka://host:port`, several hosts with commas between."
+    )
+    clickhouse_url: Annotated[str, AfterValidator(_check_clickhouse_url)] = Field(
+        "http://default:@127.0.0.1:8123/liftstream",
+        repr=False,  # it holds a password
+        description="ClickHouse: `http(s)://user:password@host:port/database`, or `chdb:///path` (embedded).",
+    )
+    checkpoints: Annotated[str, AfterValidator(_absolute_store)] = Field(
+        "checkpoints",
+        description="Checkpoint store: a folder, or an obstore URL (`s3://`, `gs://`, `az://`, `file://`).",
+    )
+    experiments: Path | None = Field(
+        default_factory=_default_experiments,
+        description="Folder of experiment files, one TOML file each. Default: `experiments`, if there is one.",
+    )
+    topic_prefix: str = Field("rec.", description="What every topic name starts with.")
+    topic_partitions: int = Field(
+        4, gt=0, description="Partitions of the topics that `liftstream migrate` creates."
+    )
+    topic_replicas: int = Field(
+        1, gt=0, description="Replicas of the topics that `liftstream migrate` creates."
+    )
+    group: str = Field("liftstream", min_length=1, description="Kafka consumer group of the workers.")
+    registry_url: str | None = Field(
+        None, description="Schema registry (Confluent API); without one, schema ids resolve from `schemas/`."
+    )
+    allowed_lateness: Duration = Field(
+        timedelta(hours=24), description="How far an event may be behind its partition's clock."
+    )
+    attribution_window: Duration = Field(
+        timedelta(hours=24), description="How long after an impression an interaction is credited to it."
+    )
+    conversion_kinds: Names = Field(("purchase",), description="Interaction kinds that are conversions.")
+    currency: str | None = Field(
+        "EUR", pattern="^[A-Z]{3}$", description="Currency (ISO 4217) of experiments that declare none."
+    )
+    slice_dimensions: Names = Field(
+        ("country", "device", "category", "surface", "model_version"),
+        description="Impression fields whose values are slices.",
+    )
+    memory_limit: ByteSize = Field(
+        default_factory=_default_memory_limit,
+        gt=0,
+        description="Memory for state, `4GiB`; a worker at its limit pauses. Default: half of the machine's.",
+    )
+    step_seconds: float = Field(1.0, gt=0, le=60, description="Pause between the starts of two steps.")
+    web_host: str = Field(
+        "127.0.0.1", description="Address of a worker's `/healthz`, `/readyz` and `/metrics`."
+    )
+    web_port: int = Field(6066, ge=0, le=65535, description="Port of the same.")
+
+    @field_validator("experiments")
+    @classmethod
+    def _folder_exists(cls, folder: Path | None) -> Path | None:
+        if folder is not None and not folder.is_dir():
+            raise ValueError("must be an existing folder")
+        return folder
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then the file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """Settings of this process; `overrides` win over the environment. Raises ConfigurationError."""
+        _refuse_unknown_variables(os.environ)
+        try:
+            return cls(**overrides)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigurationError(f"{FILE} is not valid TOML: {error}.") from None
+        except ValidationError as error:
+            raise ConfigurationError(_sentence(error)) from None
+
+    @property
+    def bootstrap_servers(self) -> list[str]:
+        """`host:port` of each broker."""
+        return self.broker.removeprefix("kafka://").split(",")
+
+    def topic(self, topic: Topic) -> str:
+        """The full name of an input topic."""
+        return self.topic_prefix + topic.word
+
+    @property
+    def partials_topic(self) -> str:
+        """The full name of the topic between the two agents."""
+        return self.topic_prefix + "arm-partials"
+
+    @property
+    def dead_letters_topic(self) -> str:
+        """The full name of the topic of rejected records."""
+        return self.topic_prefix + "dead-letters"
+
+    def definitions(self) -> Definitions:
+        """What decides the numbers: the settings that do, and the experiment files. Raises ConfigurationError."""
+        return Definitions(
+            allowed_lateness_ms=_milliseconds(self.allowed_lateness),
+            attribution_window_ms=_milliseconds(self.attribution_window),
+            conversion_kinds=self.conversion_kinds,
+            currency=self.currency,
+            slice_dimensions=self.slice_dimensions,
+            experiments=load_experiments(self.experiments) if self.experiments else (),
+        )
+
+
+def _milliseconds(duration: timedelta) -> int:
+    return duration // timedelta(milliseconds=1)
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
+
+
+def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
+    known = [PREFIX + field.upper() for field in Settings.model_fields]
+    for name in environment:
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            raise ConfigurationError(f"There is no setting {name}: {_nearest(name.upper(), known)}")
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first mistake as one sentence that names the setting, where it was found, and the rule."""
+    first = error.errors()[0]
+    name = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        return f"There is no setting {name} ({FILE}): {_nearest(name, list(Settings.model_fields))}"
+    variable = PREFIX + name.upper()
+    rule = first["msg"].removeprefix("Value error, ")
+    shown = "" if Settings.model_fields[name].repr is False else f" {first['input']!r}"
+    where = variable if variable in os.environ else f"{name} ({FILE} or {variable})"
+    return f"Setting {where}: the value{shown} is wrong: {rule}."
