@@ -1,0 +1,1 @@
+"""Traffic to look at: the Open Bandit sample and simulated shoppers."""
