@@ -1,1 +1,1 @@
-"""Partials of all partitions to rolling windows."""
+"""Partials of all partitions in, rolling windows per arm out: the second agent's pure part."""
