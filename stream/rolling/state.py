@@ -9,8 +9,8 @@ from stream.engine.outputs import COUNTS, Table
 from stream.rolling.panes import Counts, ExperimentPanes
 from stream.rolling.partials import CHUNK_MS, Malformed, decode, decode_key, partition_for
 
-WINDOWS_MS = {"1m": 60_000, "5m": 300_000, "1h": 3_600_000, "24h": 86_400_000}
-KEPT_MS = max(WINDOWS_MS.values()) + CHUNK_MS
+WINDOWS_SECONDS = (60, 300, 3_600, 86_400)
+KEPT_MS = max(WINDOWS_SECONDS) * 1000 + CHUNK_MS
 IDLE_TIMEOUT_MS = 15_000
 
 
@@ -78,8 +78,7 @@ class RollingState:
             if panes is None or as_of_ms is None:
                 continue
             panes.expire(as_of_ms - KEPT_MS)
-            windows = panes.windows(as_of_ms, tuple(WINDOWS_MS.values()))
-            table.add(name, panes, as_of_ms, dict(zip(WINDOWS_MS, windows, strict=True)))
+            table.add(name, panes, as_of_ms)
         return table.columns()
 
     def drop_partition(self, partition: int) -> None:
@@ -101,20 +100,21 @@ class _Rows:
     def __init__(self, generation: int) -> None:
         self._generation = generation
         self._names: dict[str, list[Any]] = {
-            name: [] for name in ("experiment", "arm", "window", "as_of_ms", "version")
+            name: [] for name in ("experiment", "arm", "window_seconds", "as_of_ms", "version")
         }
         self._counts: list[Counts] = []
 
-    def add(self, experiment: str, panes: ExperimentPanes, as_of_ms: int, windows: dict[str, Counts]) -> None:
+    def add(self, experiment: str, panes: ExperimentPanes, as_of_ms: int) -> None:
+        windows = panes.windows(as_of_ms, [seconds * 1000 for seconds in WINDOWS_SECONDS])
         order = sorted(panes.arms)
         index = [panes.arms[arm] for arm in order]
         rows = len(order) * len(windows)
         self._names["experiment"] += [experiment] * rows
-        self._names["arm"] += [arm for arm in order for _ in windows]
-        self._names["window"] += list(windows) * len(order)
+        self._names["arm"] += [arm for arm in order for _ in WINDOWS_SECONDS]
+        self._names["window_seconds"] += WINDOWS_SECONDS * len(order)
         self._names["as_of_ms"] += [as_of_ms] * rows
         self._names["version"] += [panes.version] * rows
-        by_arm = np.stack([counts[index] for counts in windows.values()], axis=1)
+        by_arm = np.stack([counts[index] for counts in windows], axis=1)
         self._counts.append(by_arm.reshape(rows, len(COUNTS)))
 
     def columns(self) -> Table:
@@ -125,7 +125,7 @@ class _Rows:
             "arm": self._names["arm"],
             "dimension": ["all"] * rows,
             "value": [""] * rows,
-            "window": self._names["window"],
+            "window_seconds": np.array(self._names["window_seconds"], np.uint32),
             "as_of_ms": np.array(self._names["as_of_ms"], np.int64),
             **{name: counts[:, i] for i, name in enumerate(COUNTS)},
             "generation": np.full(rows, self._generation, np.uint32),

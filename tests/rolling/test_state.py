@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from stream.engine.outputs import COUNTS, Chunk
 from stream.rolling.partials import CHUNK_MS, PANE_MS, encode, partition_for
-from stream.rolling.state import IDLE_TIMEOUT_MS, KEPT_MS, WINDOWS_MS, RollingState
+from stream.rolling.state import IDLE_TIMEOUT_MS, KEPT_MS, WINDOWS_SECONDS, RollingState
 
 DAY = 1_767_225_600_000
 HOUR_MS = 3_600_000
@@ -40,7 +40,7 @@ def a_state(*messages, **settings):
 def counts_of(state, column="impressions"):
     """{(experiment, arm, window): count}"""
     table = state.rows()
-    keys = zip(table["experiment"], table["arm"], table["window"], strict=True)
+    keys = zip(table["experiment"], table["arm"], table["window_seconds"], strict=True)
     return dict(zip(keys, table[column].tolist(), strict=True))
 
 
@@ -66,7 +66,7 @@ def test_an_empty_state_has_no_rows_but_all_columns():
     table = a_state().rows()
     assert {len(column) for column in table.values()} == {0}
     assert set(table) == {
-        "experiment", "arm", "dimension", "value", "window", "as_of_ms", *COUNTS, "generation", "version",
+        "experiment", "arm", "dimension", "value", "window_seconds", "as_of_ms", *COUNTS, "generation", "version",
     }  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def test_every_arm_has_one_row_per_window_with_all_its_counts():
     state = a_state(a_message([("b", DAY, [9, 8, 7, 6, 5, 4]), ("a", DAY, ONE)], generation=3))
     table = plain(state.rows())
     assert table["arm"] == ["a"] * 4 + ["b"] * 4
-    assert table["window"] == ["1m", "5m", "1h", "24h"] * 2
+    assert table["window_seconds"] == [60, 300, 3_600, 86_400] * 2
     assert [table[name][-1] for name in COUNTS] == [9, 8, 7, 6, 5, 4]
     assert set(table["generation"]) == {3}
     assert set(table["dimension"]) == {"all"}
@@ -86,14 +86,14 @@ def test_an_arm_without_data_in_a_window_has_a_row_of_zeros():
         a_message([("a", DAY, ONE)]),
         a_message([("b", DAY + HOUR_MS, ONE)], version=2, clock_ms=DAY + HOUR_MS + PANE_MS),
     )
-    assert impressions(state, "1m", "a") == 0
-    assert impressions(state, "24h", "a") == 1
-    assert impressions(state, "1m", "b") == 1
+    assert impressions(state, 60, "a") == 0
+    assert impressions(state, 86_400, "a") == 1
+    assert impressions(state, 60, "b") == 1
 
 
 def test_partitions_add_up():
     state = a_state(*(a_message(partition=p) for p in range(3)))
-    assert impressions(state, "1m") == 3
+    assert impressions(state, 60) == 3
 
 
 def test_only_the_asked_experiments_are_computed_and_unknown_ones_left_out():
@@ -104,18 +104,18 @@ def test_only_the_asked_experiments_are_computed_and_unknown_ones_left_out():
 # --- windows
 
 
-@pytest.mark.parametrize(("window", "length_ms"), WINDOWS_MS.items())
+@pytest.mark.parametrize("window", WINDOWS_SECONDS)
 @pytest.mark.parametrize("as_of_ms", [DAY + CHUNK_MS, DAY + 130_000])
 def test_a_window_holds_its_first_pane_and_not_the_one_before_nor_the_one_at_its_end(
-    window, length_ms, as_of_ms
+    window, as_of_ms
 ):
-    first, before, last, at_end = (
+    first, last = as_of_ms - window * 1000, as_of_ms - PANE_MS
         as_of_ms - length_ms,
         as_of_ms - length_ms - PANE_MS,
         as_of_ms - PANE_MS,
         as_of_ms,
     )
-    panes = [(first, 1), (before, 10), (last, 100), (at_end, 1000)]
+    panes = [(first, 1), (first - PANE_MS, 10), (last, 100), (as_of_ms, 1000)]
     messages = defaultdict(list)
     for start_ms, count in panes:
         messages[start_ms // CHUNK_MS].append(("a", start_ms, [count, 0, 0, 0, 0, 0]))
@@ -125,22 +125,22 @@ def test_a_window_holds_its_first_pane_and_not_the_one_before_nor_the_one_at_its
 
 def test_windows_move_with_the_watermark():
     state = a_state(a_message([("a", DAY, ONE)]))
-    assert impressions(state, "1m") == 1
+    assert impressions(state, 60) == 1
     state.apply(*a_message([("a", DAY + 60_000, ONE)], version=2, clock_ms=DAY + 69_999, chunk_start_ms=DAY))
     assert as_of(state) == DAY + 60_000
-    assert impressions(state, "1m") == 0  # version 2 says that the chunk's first pane is empty now
+    assert impressions(state, 60) == 0  # version 2 says that the chunk's first pane is empty now
     state.apply(*a_message([("a", DAY + 60_000, ONE)], version=3, clock_ms=DAY + 70_000, chunk_start_ms=DAY))
-    assert impressions(state, "1m") == 1
+    assert impressions(state, 60) == 1
 
 
 def test_a_chunk_whose_counts_fall_is_followed():
     state = a_state(a_message([("a", DAY, [5, 2, 0, 2, 0, 70])]))
-    assert counts_of(state, "revenue_minor")["ranker", "a", "1m"] == 70
+    assert counts_of(state, "revenue_minor")["ranker", "a", 60] == 70
     state.apply(*a_message([("a", DAY, [3, 1, 0, 1, 0, -30])], version=2))
-    assert impressions(state, "24h") == 3
-    assert counts_of(state, "revenue_minor")["ranker", "a", "1m"] == -30
+    assert impressions(state, 86_400) == 3
+    assert counts_of(state, "revenue_minor")["ranker", "a", 60] == -30
     state.apply(*a_message([], version=3, chunk_start_ms=DAY))
-    assert impressions(state, "24h") == 0
+    assert impressions(state, 86_400) == 0
 
 
 # --- as_of
@@ -190,7 +190,7 @@ def test_a_message_again_or_an_older_one_changes_nothing():
 def test_a_higher_generation_replaces_all_lower_ones_whenever_they_come():
     old, new = a_message(experiment="old", version=900), a_message(generation=2)
     for state in (a_state(old, new), a_state(new, old)):
-        assert set(counts_of(state)) == {("ranker", "a", window) for window in WINDOWS_MS}
+        assert set(counts_of(state)) == {("ranker", "a", window) for window in WINDOWS_SECONDS}
         assert state.generation == 2
 
 
@@ -232,7 +232,7 @@ def test_a_malformed_message_is_counted_and_changes_nothing(key, value):
 def test_a_tombstone_changes_nothing():
     state = a_state(a_message())
     state.apply(a_message()[0], None)
-    assert impressions(state, "1m") == 1
+    assert impressions(state, 60) == 1
     assert state.malformed == 0
 
 
@@ -252,7 +252,7 @@ def test_old_chunks_are_freed_and_the_windows_stay_exact():
         start_ms = DAY + i * CHUNK_MS
         state.apply(*a_message([("a", start_ms, ONE)], version=i + 1, clock_ms=start_ms + PANE_MS))
         if i % 7 == 4:
-            assert impressions(state, "24h") == min(i + 1, 288)
+            assert impressions(state, 86_400) == min(i + 1, 288)
     assert state.chunks_held <= KEPT_MS // CHUNK_MS + 1
 
 
@@ -280,15 +280,15 @@ def oracle(messages, idle_timeout_ms=IDLE_TIMEOUT_MS):
         end = min(clocks) // PANE_MS * PANE_MS
         panes = [row for key, m in newest.items() if key[0] == experiment for row in m["rows"]]
         for arm in arms[experiment]:
-            for window, length_ms in WINDOWS_MS.items():
-                inside = [c for a, pane, c in panes if a == arm and end - length_ms <= pane < end]
+            for window in WINDOWS_SECONDS:
+                inside = [c for a, pane, c in panes if a == arm and end - window * 1000 <= pane < end]
                 rows[experiment, arm, window] = end, [sum(c[i] for c in inside) for i in range(len(COUNTS))]
     return rows
 
 
 def rows_of(state):
     table = plain(state.rows())
-    keys = zip(table["experiment"], table["arm"], table["window"], strict=True)
+    keys = zip(table["experiment"], table["arm"], table["window_seconds"], strict=True)
     counts = zip(*(table[name] for name in COUNTS), strict=True)
     return {key: (end, list(row)) for key, end, row in zip(keys, table["as_of_ms"], counts, strict=True)}
 
