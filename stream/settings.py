@@ -26,24 +26,19 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from stream.contracts.definitions import Definitions, load_experiments
+from stream.contracts.definitions import Definitions, duration_ms, load_experiments
+from stream.contracts.models import Currency
 from stream.contracts.topics import Topic
+from stream.contracts.violations import violations
 from stream.errors import ConfigurationError
 
 PREFIX = "LIFTSTREAM_"
 FILE = "liftstream.toml"
-
-_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_DURATION = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
+SLICEABLE = ("item_id", "surface", "model", "model_version", "country", "device", "category")
 
 
-def parse_duration(text: Any) -> Any:
-    """`90s`, `30m`, `24h` or `7d` as a timedelta; other types as they are."""
-    if isinstance(text, timedelta):
-        return text
-    if isinstance(text, str) and (match := _DURATION.fullmatch(text.strip())):
-        return timedelta(**{_UNITS[match[2]]: int(match[1])})
-    raise ValueError("must be a whole number and a unit: 500ms, 90s, 30m, 24h or 7d")
+def _parse_duration(value: Any) -> timedelta:
+    return timedelta(milliseconds=duration_ms(value))
 
 
 def _parse_list(text: Any) -> Any:
@@ -66,6 +61,13 @@ def _check_clickhouse_url(url: str) -> str:
     raise ValueError("must be http(s)://user:password@host:port/database or chdb:///path")
 
 
+def _check_dimensions(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name not in SLICEABLE:
+            raise ValueError(f"{name!r} is not among {', '.join(SLICEABLE)}")
+    return names
+
+
 def _absolute_store(url: str) -> str:
     """A plain or relative path becomes an absolute file:// URL; other URLs stay."""
     scheme, colon, path = url.partition("://")
@@ -86,7 +88,7 @@ def _default_experiments() -> Path | None:
     return Path("experiments") if Path("experiments").is_dir() else None
 
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0))]
+Duration = Annotated[timedelta, BeforeValidator(_parse_duration)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_list)]
 
 
@@ -131,10 +133,8 @@ class Settings(BaseSettings):
         timedelta(hours=24), description="How long after an impression an interaction is credited to it."
     )
     conversion_kinds: Names = Field(("purchase",), description="Interaction kinds that are conversions.")
-    currency: str | None = Field(
-        "EUR", pattern="^[A-Z]{3}$", description="Currency (ISO 4217) of experiments that declare none."
-    )
-    slice_dimensions: Names = Field(
+    currency: Currency = Field("EUR", description="Currency (ISO 4217) of experiments that declare none.")
+    slice_dimensions: Annotated[Names, AfterValidator(_check_dimensions)] = Field(
         ("country", "device", "category", "surface", "model_version"),
         description="Impression fields whose values are slices.",
     )
@@ -233,7 +233,8 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return f"There is no setting {name} ({FILE}): {_nearest(name, list(Settings.model_fields))}"
     variable = PREFIX + name.upper()
-    rule = first["msg"].removeprefix("Value error, ")
-    shown = "" if Settings.model_fields[name].repr is False else f" {first['input']!r}"
     where = variable if variable in os.environ else f"{name} ({FILE} or {variable})"
+    rule = violations(error)[0].rule.removeprefix("Value error, ")
+    value = repr(first["input"])
+    shown = "" if Settings.model_fields[name].repr is False or value in rule else f" {value}"
     return f"Setting {where}: the value{shown} is wrong: {rule}."

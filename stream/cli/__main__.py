@@ -1,0 +1,5 @@
+"""`python -m stream.cli` is `liftstream`."""
+
+from stream.cli import main
+
+main(prog_name="liftstream")
