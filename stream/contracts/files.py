@@ -1,12 +1,13 @@
 """Events from files: JSONL (also gzipped), Avro object containers and Parquet; one bad record never stops the rest."""
 
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import fastavro
 import pyarrow as pa
@@ -21,6 +22,7 @@ from stream.errors import ConfigurationError
 
 MAX_LINE_BYTES = 1 << 20
 ROWS_AT_ONCE = 8_192
+GZIP_MAGIC = b"\x1f\x8b"
 UTF8_BOM = b"\xef\xbb\xbf"
 
 
@@ -101,10 +103,7 @@ class _Check:
         return BadRecord(self.path, number, first.field, rule, first.reason, raw)
 
 
-Reader = Callable[[IO[bytes], _Check], Iterator[Event | BadRecord]]
-
-
-def _read_lines(file: IO[bytes], check: _Check) -> Iterator[Event | BadRecord]:
+def _read_lines(file: BinaryIO, check: _Check) -> Iterator[Event | BadRecord]:
     with file:
         number = 0
         try:
@@ -117,7 +116,7 @@ def _read_lines(file: IO[bytes], check: _Check) -> Iterator[Event | BadRecord]:
             yield check.damaged(number + 1, error)
 
 
-def _lines(file: IO[bytes]) -> Iterator[bytes]:
+def _lines(file: BinaryIO) -> Iterator[bytes]:
     """Lines without a byte order mark; of one longer than MAX_LINE_BYTES its beginning."""
     limit = MAX_LINE_BYTES + 1
     line = file.readline(limit).removeprefix(UTF8_BOM)
@@ -128,54 +127,40 @@ def _lines(file: IO[bytes]) -> Iterator[bytes]:
         line = file.readline(limit)
 
 
-def _read_gzip(file: IO[bytes], check: _Check) -> Iterator[Event | BadRecord]:
-    def read() -> Iterator[Event | BadRecord]:
-        with file:
-            yield from _read_lines(gzip.open(file), check)
+def _read_gzip(file: BinaryIO, check: _Check) -> Iterator[Event | BadRecord]:
+    if file.read(len(GZIP_MAGIC)) != GZIP_MAGIC:
+        raise ConfigurationError(f"{check.path} is not a gzip file; name it without .gz if it is plain text.")
+    file.seek(0)
+    return _read_lines(io.BufferedReader(gzip.GzipFile(fileobj=file)), check)
 
-    return read()
 
-
-def _read_avro(file: IO[bytes], check: _Check) -> Iterator[Event | BadRecord]:
+def _read_avro(file: BinaryIO, check: _Check) -> Iterator[Event | BadRecord]:
     try:
         rows: Iterable[Any] = fastavro.reader(file)
-    except (ValueError, EOFError, LookupError) as error:
+    except _AVRO_DAMAGE as error:
         raise ConfigurationError(
             f"{check.path} is not an Avro object container that can be read: {error}"
         ) from error
-
-    def read() -> Iterator[Event | BadRecord]:
-        with file:
-            number = 0
-            try:
-                for number, row in enumerate(rows, 1):
-                    yield check.row(number, row)
-            except _AVRO_DAMAGE as error:
-                yield check.damaged(number + 1, repr(error))
-
-    return read()
+    return _check_rows(file, rows, check)
 
 
-_AVRO_DAMAGE = (ValueError, EOFError, LookupError, TypeError, OSError, zlib.error)
-
-
-def _read_parquet(file: IO[bytes], check: _Check) -> Iterator[Event | BadRecord]:
+def _read_parquet(file: BinaryIO, check: _Check) -> Iterator[Event | BadRecord]:
     try:
         table = pq.ParquetFile(file)
-    except (pa.ArrowException, OSError) as error:
+    except _PARQUET_DAMAGE as error:
         raise ConfigurationError(f"{check.path} is not a Parquet file that can be read: {error}") from error
+    batches = table.iter_batches(batch_size=ROWS_AT_ONCE)
+    return _check_rows(file, (row for batch in batches for row in _rows(batch)), check)
 
-    def read() -> Iterator[Event | BadRecord]:
-        with file, table:
-            number = 0
-            try:
-                for batch in table.iter_batches(batch_size=ROWS_AT_ONCE):
-                    for number, row in enumerate(_rows(batch), number + 1):
-                        yield check.row(number, row)
-            except (pa.ArrowException, OSError) as error:
-                yield check.damaged(number + 1, error)
 
-    return read()
+def _check_rows(file: BinaryIO, rows: Iterable[Any], check: _Check) -> Iterator[Event | BadRecord]:
+    with file:
+        number = 0
+        try:
+            for number, row in enumerate(rows, 1):
+                yield check.row(number, row)
+        except (*_AVRO_DAMAGE, *_PARQUET_DAMAGE) as error:
+            yield check.damaged(number + 1, repr(error))
 
 
 def _rows(batch: Any) -> Iterator[dict[str, Any]]:
@@ -195,7 +180,11 @@ def _as_json(fields: dict[str, Any]) -> bytes:
     return json.dumps(fields, default=str, ensure_ascii=False).encode(errors="backslashreplace")
 
 
-_READERS: dict[str, Reader] = {
+# What the readers raise on bytes that are not what they should be.
+_AVRO_DAMAGE = (ValueError, EOFError, LookupError, TypeError, OSError, zlib.error)
+_PARQUET_DAMAGE = (pa.ArrowException, OSError)
+
+_READERS: dict[str, Callable[[BinaryIO, _Check], Iterator[Event | BadRecord]]] = {
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), _read_lines),
     **dict.fromkeys((".jsonl.gz", ".ndjson.gz", ".json.gz"), _read_gzip),
     ".avro": _read_avro,
