@@ -1,0 +1,46 @@
+"""Which changes of definitions a state survives."""
+
+from collections.abc import Collection
+
+from stream.contracts.definitions import Definitions, Experiment
+
+_FIXED = ("policy", "surfaces")
+
+
+def incompatible(old: Definitions, new: Definitions, experiments: Collection[str]) -> str | None:
+    """Why a state made under `old` cannot go on under `new`, as a sentence that says what to do; None if it can.
+
+    experiments: names of those that have data; any of the others may still change.
+    """
+    if old.slice_dimensions != new.slice_dimensions:
+        return (
+            f"slice_dimensions became {_listed(new.slice_dimensions)} but the numbers so far are cut by "
+            f"{_listed(old.slice_dimensions)}: change it back, or start over with --new-generation."
+        )
+    for name in sorted(experiments):
+        before, after = old.experiment(name), new.experiment(name)
+        for field in _FIXED:
+            was, wanted = getattr(before, field), getattr(after, field)
+            if was != wanted:
+                return _refusal(name, field, was, wanted)
+        was, wanted = _currency(old, before), _currency(new, after)
+        if was != wanted:
+            return _refusal(name, "currency", was, wanted)
+    return None
+
+
+def _currency(definitions: Definitions, experiment: Experiment) -> str:
+    return experiment.currency or definitions.currency
+
+
+def _refusal(experiment: str, field: str, was: object, wanted: object) -> str:
+    return (
+        f"Experiment {experiment} has data counted with {field} = {_listed(was)}, so it cannot become "
+        f"{_listed(wanted)}: change it back, give the experiment a new name, or start over with --new-generation."
+    )
+
+
+def _listed(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(value) if value else "(all)"
+    return str(value)

@@ -1,0 +1,155 @@
+"""Which deployment a checkpoint store belongs to, so that state never meets another broker's offsets."""
+
+import json
+import secrets
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from stream.contracts.topics import Topic
+from stream.durability.journal import NEW_GENERATION
+from stream.durability.store import Store
+from stream.errors import DamagedStore
+
+FORMAT = 1
+_FOLDER = "deployment"
+
+
+@dataclass(frozen=True, slots=True)
+class InputTopic:
+    """A topic as the broker knows it; `id` is None where the broker gives none."""
+
+    name: str
+    id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What the broker says about itself; `topics` in the order of Topic, all with equally many partitions."""
+
+    id: str | None
+    topics: tuple[InputTopic, InputTopic, InputTopic]
+    partitions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One generation of one deployment: created once, read ever after."""
+
+    id: str
+    generation: int
+    hash_key: bytes  # 16 random bytes; ids are hashed with it
+    cluster: Cluster
+
+    def folder(self, partition: int) -> str:
+        """Where this generation keeps a partition: `g000001/p00003`."""
+        return f"{_prefix(self.generation)}/p{partition:05d}"
+
+    def to_json(self) -> bytes:
+        """The stored form."""
+        return json.dumps(
+            {"format": FORMAT, **asdict(self), "hash_key": self.hash_key.hex()}, indent=1
+        ).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Deployment":
+        """Read the stored form; raises ValueError, KeyError or TypeError for anything else."""
+        fields: dict[str, Any] = json.loads(data)
+        if fields.pop("format") != FORMAT:
+            raise ValueError("unknown format")
+        cluster = fields.pop("cluster")
+        first, second, third = (InputTopic(**topic) for topic in cluster.pop("topics"))
+        return cls(
+            hash_key=bytes.fromhex(fields.pop("hash_key")),
+            cluster=Cluster(topics=(first, second, third), **cluster),
+            **fields,
+        )
+
+
+def open_deployment(
+    store: Store,
+    cluster: Cluster,
+    *,
+    newest_rows: Callable[[], int],
+    new_generation: bool = False,
+) -> Deployment:
+    """Read the deployment's record, or write the first one.
+
+    newest_rows: the newest generation that has rows in the database, 0 when there are none.
+    new_generation: start over beside the old state and rows, whatever they are.
+    Raises DamagedStore when store, broker and database do not belong together.
+    """
+    newest = _newest_generation(store)
+    if new_generation:
+        return _create(store, cluster, generation=max(newest, newest_rows()) + 1)
+    if not newest:
+        if rows := newest_rows():
+            raise DamagedStore(
+                f"The checkpoint store is empty but the database has rows of generation {rows}: "
+                f"point LIFTSTREAM_CHECKPOINTS at the store that belongs to them, {NEW_GENERATION}."
+            )
+        _refuse_leftovers(store)
+        return _create(store, cluster, generation=1)
+    deployment = _read(store, newest)
+    if (rows := newest_rows()) > newest:
+        raise DamagedStore(
+            f"The database has rows of generation {rows} but the checkpoint store ends at {newest}: "
+            f"point LIFTSTREAM_CHECKPOINTS at the newer store, {NEW_GENERATION}."
+        )
+    if difference := _difference(deployment.cluster, cluster):
+        raise DamagedStore(
+            f"The checkpoint store belongs to another broker or topic ({difference}): point LIFTSTREAM_BROKER "
+            f"or LIFTSTREAM_CHECKPOINTS at the ones that belong together, {NEW_GENERATION}."
+        )
+    return deployment
+
+
+def _create(store: Store, cluster: Cluster, *, generation: int) -> Deployment:
+    deployment = Deployment(uuid.uuid4().hex, generation, secrets.token_bytes(16), cluster)
+    if store.create(_path(generation), deployment.to_json()):
+        return deployment
+    return _read(store, generation)  # another worker was first
+
+
+def _read(store: Store, generation: int) -> Deployment:
+    try:
+        return Deployment.from_json(store.get(_path(generation)) or b"")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedStore(
+            f"The deployment record {_path(generation)} cannot be read: restore it {NEW_GENERATION}."
+        ) from error
+
+
+def _newest_generation(store: Store) -> int:
+    names = store.names(_FOLDER)
+    return int(names[-1].rpartition("/g")[2]) if names else 0
+
+
+def _refuse_leftovers(store: Store) -> None:
+    if store.names(_prefix(1)):
+        raise DamagedStore(
+            f"The checkpoint store has state but no deployment record: restore {_FOLDER}/ {NEW_GENERATION}."
+        )
+
+
+def _difference(stored: Cluster, given: Cluster) -> str | None:
+    """What differs, in words; ids that one side does not know are not compared."""
+    if stored.id and given.id and stored.id != given.id:
+        return f"cluster id {stored.id} became {given.id}"
+    if stored.partitions != given.partitions:
+        return f"{stored.partitions} partitions became {given.partitions}"
+    for topic, ours, theirs in zip(Topic, stored.topics, given.topics, strict=True):
+        if ours.name != theirs.name:
+            return f"the {topic.word} topic {ours.name} became {theirs.name}"
+        if ours.id and theirs.id and ours.id != theirs.id:
+            return f"topic {ours.name} was deleted and created again"
+    return None
+
+
+def _path(generation: int) -> str:
+    return f"{_FOLDER}/{_prefix(generation)}"
+
+
+def _prefix(generation: int) -> str:
+    return f"g{generation:06d}"

@@ -1,0 +1,331 @@
+"""The step loop of one partition number, as a state machine without I/O of its own.
+
+A step reads: plan, journal, execute, emit. Now and then the state is captured, and published once the sink has
+acknowledged everything up to it.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from stream.contracts.definitions import Definitions
+from stream.contracts.topics import Topic
+from stream.durability.checkpoint import Checkpoints
+from stream.durability.compatibility import incompatible
+from stream.durability.digest import digest
+from stream.durability.journal import NEW_GENERATION, Entry, Journal, Range
+from stream.durability.machine import Machine, Step
+from stream.durability.planner import choose
+from stream.durability.queue import Queue
+from stream.durability.snapshot import Mark, Offsets, Snapshots
+from stream.durability.surroundings import Owner, Pace, Surroundings
+from stream.engine.batch import Batch
+from stream.engine.outputs import Outputs
+from stream.errors import ConfigurationError, DamagedStore
+
+log = logging.getLogger(__name__)
+
+
+class Pause(StrEnum):
+    """Why `advance` took no step."""
+
+    NOTHING_QUEUED = "nothing queued"
+    WAITING_FOR_RECORDS = "waiting for the records of a journaled step or of a topic that lies behind"
+    SINK_IS_FULL = "the sink is full"
+    MEMORY_LIMIT = "the state has reached the memory limit"
+    MUST_RECOVER = "not started, or another owner is ahead"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A step that was taken; `is_replay` when the journal had it before we planned it."""
+
+    entry: Entry
+    outputs: Outputs
+    is_replay: bool
+
+
+class Partition:
+    """Drives one engine through the journaled steps of one partition number.
+
+    Call `recover`, seek the topics to `offsets` (where that is None: to their beginnings) and `start` there;
+    then `offer` what is fetched and `advance` again and again. Not thread-safe.
+    """
+
+    def __init__(
+        self, number: int, folder: str, owner: Owner, around: Surroundings, pace: Pace | None = None
+    ) -> None:
+        self.number = number
+        self._owner = owner
+        self._around = around
+        self._pace = pace or Pace()
+        self._definitions_digest = owner.definitions.digest  # costly
+        self._journal = Journal(around.store, folder)
+        self._snapshots = Snapshots(around.store, folder)
+        self._checkpoints = Checkpoints(number, self._journal, self._snapshots, around, self._pace)
+        self._queues = tuple(Queue() for _ in Topic)
+        self._machine: Machine | None = None
+        self._mark: Mark | None = None
+        self._replay: dict[int, Entry] = {}
+        self._waiting_since_ms: int | None = None
+        self._confirmed_ms = 0  # uptime when the journal was last known to be ahead of every snapshot
+        self._is_running = False
+
+    @property
+    def machine(self) -> Machine:
+        """The engine; only after `recover`."""
+        assert self._machine is not None
+        return self._machine
+
+    @property
+    def step(self) -> int:
+        """The last executed step, 0 before the first."""
+        return self._mark.step if self._mark else 0
+
+    @property
+    def offsets(self) -> Offsets | None:
+        """The next offset by topic; None while nothing says where to begin."""
+        if self._mark and self._mark.step:
+            return self._mark.offsets
+        if first := self._replay.get(1):
+            return _offsets(first, "lo")
+        return None
+
+    @property
+    def queued_rows(self) -> int:
+        """Decoded records that wait."""
+        return sum(queue.rows for queue in self._queues)
+
+    # Ownership
+
+    def recover(self) -> None:
+        """Bring state and journal up to date: keep the state in memory unless a snapshot is newer.
+
+        Raises DamagedStore or ConfigurationError with what must be done, Unavailable to be tried again.
+        """
+        self._is_running = False
+        if self._machine is None or self._snapshots.newest_step() > self.step:
+            self._load()
+        entries = self._journal.after(self.step)
+        for entry in entries:
+            self._refuse_other_engine(entry)
+        self._replay = {entry.number: entry for entry in entries}
+        if not entries:
+            self._refuse_incompatible_definitions()
+
+    def start(self, offsets: Offsets) -> None:
+        """Begin to queue at these offsets and republish the live partials."""
+        if self.offsets is not None and self.offsets != offsets:
+            raise ValueError(f"partition {self.number} must start at {self.offsets}, not at {offsets}")
+        newest = self.machine.newest_ms
+        for topic, queue in zip(Topic, self._queues, strict=True):
+            queue.restart(offsets[topic], newest[topic])
+        self._mark = replace(self._current, offsets=offsets)
+        self._waiting_since_ms = None
+        self._confirmed_ms = self._around.clock.uptime_ms()
+        self._checkpoints.restart(self._snapshots.newest_step())
+        self._republish()
+        self._is_running = True
+
+    def stop(self) -> None:
+        """Take no step until recovered and started again; the state stays in memory."""
+        self._is_running = False
+
+    # Records
+
+    def observe(self, topic: Topic, end: int) -> None:
+        """Say where a topic ends: the offset after its newest record."""
+        self._queues[topic].end = end
+
+    def offer(self, topic: Topic, batch: Batch, next_offset: int) -> None:
+        """Queue what was fetched after the last offer (or the start)."""
+        self._queues[topic].offer(batch, next_offset)
+
+    def room(self, topic: Topic) -> int:
+        """Offsets of a topic that are welcome: a step's worth, and whatever a journaled step still lacks."""
+        queue = self._queues[topic]
+        entry = self._replay.get(self.step + 1)
+        lacking = entry.ranges[topic].hi - queue.next if entry else 0
+        return max(self._pace.max_rows - queue.rows, lacking, 0)
+
+    # Steps
+
+    def advance(self) -> Done | Pause:
+        """Take one step, or say why not. Raises Unavailable when the store does not answer: call again."""
+        if not self._is_running:
+            return Pause.MUST_RECOVER
+        self._checkpoints.publish_when_acked()
+        if self._checkpoints.is_due(self.step):
+            self.capture()
+        if self._around.sink.is_full:
+            return Pause.SINK_IS_FULL
+        entry = self._replay.get(self.step + 1)
+        is_replay = entry is not None
+        if entry is None:
+            planned = self._plan()
+            if isinstance(planned, Pause):
+                return planned
+            entry = self._journal.append(planned)
+            if entry is None or self._is_stale(entry):
+                return self._fall_behind()
+            self._refuse_other_engine(entry)
+            self._replay[entry.number] = entry
+        if any(queue.next < taken.hi for queue, taken in zip(self._queues, entry.ranges, strict=True)):
+            return Pause.WAITING_FOR_RECORDS
+        outputs = self._execute(entry)
+        self._around.sink.put(self.number, outputs)
+        self._confirmed_ms = self._around.clock.uptime_ms()
+        return Done(entry, outputs, is_replay)
+
+    def capture(self) -> None:
+        """Capture the state as it is now, whether or not it is time; published by `publish_when_acked`."""
+        self._checkpoints.capture(self._current, self.machine, self._owner.writer)
+        self._republish()
+
+    def publish_when_acked(self) -> bool:
+        """Publish what is captured if the sink has acknowledged all up to it; False while that waits."""
+        return self._checkpoints.publish_when_acked()
+
+    def _plan(self) -> Entry | Pause:
+        heads = [queue.head(self._pace.max_rows) for queue in self._queues]
+        if not any(len(head.reached_ms) for head in heads):
+            return Pause.NOTHING_QUEUED
+        if self.machine.nbytes >= self._pace.memory_limit:
+            return Pause.MEMORY_LIMIT
+        self._refuse_incompatible_definitions()
+        now_ms = self._around.clock.now_ms()
+        rows = choose(heads, self._pace.max_rows)
+        if not any(rows):
+            if self._is_patient(now_ms):
+                return Pause.WAITING_FOR_RECORDS
+            rows = choose(heads, self._pace.max_rows, aligned=False)
+        self._waiting_since_ms = None
+        self._journal.keep_definitions(self._owner.definitions)
+        return self._entry(rows, now_ms)
+
+    def _is_patient(self, now_ms: int) -> bool:
+        if self._waiting_since_ms is None:
+            self._waiting_since_ms = now_ms
+        return 0 <= now_ms - self._waiting_since_ms < self._pace.patience_ms
+
+    def _entry(self, rows: Sequence[int], now_ms: int) -> Entry:
+        first, second, third = (_range(queue, taken) for queue, taken in zip(self._queues, rows, strict=True))
+        ranges = first, second, third
+        ends = [queue.end for queue in self._queues]
+        one, two, three = (
+            end is not None and taken.hi >= end for end, taken in zip(ends, ranges, strict=True)
+        )
+        return Entry(
+            number=self.step + 1,
+            ranges=ranges,
+            caught_up=(one, two, three),
+            definitions=self._definitions_digest,
+            engine_version=self._owner.engine_version,
+            planned_at_ms=now_ms,
+            writer=self._owner.writer,
+        )
+
+    def _execute(self, entry: Entry) -> Outputs:
+        batches = {topic: self._records(topic, entry) for topic in Topic}
+        definitions = self._definitions(entry.definitions)
+        step = Step(entry.number, entry.planned_at_ms, entry.caught_up, definitions)
+        outputs = self.machine.execute(step, batches)
+        self._mark = replace(
+            self._current,
+            step=entry.number,
+            offsets=_offsets(entry, "hi"),
+            clock_ms=outputs.clock_ms,
+            definitions=entry.definitions,
+        )
+        for queue, taken in zip(self._queues, entry.ranges, strict=True):
+            queue.drop(taken.hi)
+        del self._replay[entry.number]
+        return outputs
+
+    def _records(self, topic: Topic, entry: Entry) -> Sequence[Batch]:
+        """The records of an entry's range, which must be those it was planned on."""
+        wanted = entry.ranges[topic]
+        queue = self._queues[topic]
+        batches = queue.upto(wanted.hi)
+        found = Range(queue.first, wanted.hi, sum(len(batch) for batch in batches), digest(batches))
+        if found != wanted:
+            raise DamagedStore(
+                f"The {topic.word} of partition {self.number} from offset {wanted.lo} to {wanted.hi} are not "
+                f"those that step {entry.number} was planned on: the topic was changed or cut, so restore it "
+                f"{NEW_GENERATION}."
+            )
+        return batches
+
+    # Other owners, other versions
+
+    def _is_stale(self, entry: Entry) -> bool:
+        """Is it written where a collected entry was? Only after a long silence is that possible."""
+        if self._around.clock.uptime_ms() - self._confirmed_ms < self._pace.silence_ms:
+            return False
+        if entry.writer == self._owner.writer and self._snapshots.newest_step() >= entry.number:
+            self._journal.withdraw(entry.number)
+            return True
+        return False
+
+    def _fall_behind(self) -> Pause:
+        log.warning("Partition %d: another worker is ahead; its state will be loaded.", self.number)
+        self._is_running = False
+        self._machine = self._mark = None
+        self._checkpoints.discard()
+        return Pause.MUST_RECOVER
+
+    def _refuse_other_engine(self, entry: Entry) -> None:
+        if entry.engine_version != self._owner.engine_version:
+            raise ConfigurationError(
+                f"Partition {self.number} has steps of engine version {entry.engine_version} behind its newest "
+                f"snapshot and this is version {self._owner.engine_version}: stop the other version's workers "
+                "with SIGTERM, or run one once more until it stops cleanly, and then start this one."
+            )
+
+    def _refuse_incompatible_definitions(self) -> None:
+        """Asked where the journal ends: there the new definitions take over."""
+        if self._current.definitions == self._definitions_digest or not self.step:
+            return
+        old = self._definitions(self._current.definitions)
+        if refusal := incompatible(old, self._owner.definitions, self.machine.experiments):
+            raise ConfigurationError(refusal)
+
+    # State
+
+    @property
+    def _current(self) -> Mark:
+        assert self._mark is not None
+        return self._mark
+
+    def _load(self) -> None:
+        self._checkpoints.discard()
+        owner = self._owner
+        if found := self._snapshots.newest():
+            snapshot, arrays = found
+            definitions = self._definitions(snapshot.mark.definitions)
+            self._machine = self._around.machines.load(self.number, definitions, arrays)
+            self._mark = replace(snapshot.mark, engine_version=owner.engine_version)
+            return
+        self._machine = self._around.machines.create(self.number, owner.definitions)
+        self._mark = Mark(0, (0, 0, 0), -1, self._definitions_digest, owner.engine_version, 0, owner.writer)
+
+    def _definitions(self, digest_of_them: str) -> Definitions:
+        if digest_of_them == self._definitions_digest:
+            return self._owner.definitions
+        return self._journal.definitions(digest_of_them)
+
+    def _republish(self) -> None:
+        if self.step:
+            chunks = self.machine.live_chunks()
+            self._around.sink.republish(self.number, self.step, self._current.clock_ms, chunks)
+
+
+def _range(queue: Queue, rows: int) -> Range:
+    hi = queue.offset_after(rows)
+    return Range(queue.first, hi, rows, digest(queue.upto(hi)))
+
+
+def _offsets(entry: Entry, side: str) -> Offsets:
+    first, second, third = (getattr(taken, side) for taken in entry.ranges)
+    return first, second, third
