@@ -64,10 +64,15 @@ def read_events(path: Path | str, topic: Topic) -> Iterator[Event | BadRecord]:
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
     try:
-        return read(file, _Check(path, topic))
+        return _until_end(file, read(file, _Check(path, topic)))
     except BaseException:
         file.close()
         raise
+
+
+def _until_end(file: BinaryIO, records: Iterator[Event | BadRecord]) -> Iterator[Event | BadRecord]:
+    with file:
+        yield from records
 
 
 class _Check:
@@ -104,16 +109,15 @@ class _Check:
 
 
 def _read_lines(file: BinaryIO, check: _Check) -> Iterator[Event | BadRecord]:
-    with file:
-        number = 0
-        try:
-            for number, line in enumerate(_lines(file), 1):
-                if len(line) > MAX_LINE_BYTES:
-                    yield check.too_long(number, line[:MAX_LINE_BYTES])
-                elif not line.isspace():
-                    yield check.line(number, line)
-        except (OSError, EOFError, zlib.error) as error:
-            yield check.damaged(number + 1, error)
+    number = 0
+    try:
+        for number, line in enumerate(_lines(file), 1):
+            if len(line) > MAX_LINE_BYTES:
+                yield check.too_long(number, line[:MAX_LINE_BYTES])
+            elif not line.isspace():
+                yield check.line(number, line)
+    except (OSError, EOFError, zlib.error) as error:
+        yield check.damaged(number + 1, error)
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
@@ -141,7 +145,7 @@ def _read_avro(file: BinaryIO, check: _Check) -> Iterator[Event | BadRecord]:
         raise ConfigurationError(
             f"{check.path} is not an Avro object container that can be read: {error}"
         ) from error
-    return _check_rows(file, rows, check)
+    return _check_rows(rows, check)
 
 
 def _read_parquet(file: BinaryIO, check: _Check) -> Iterator[Event | BadRecord]:
@@ -150,17 +154,16 @@ def _read_parquet(file: BinaryIO, check: _Check) -> Iterator[Event | BadRecord]:
     except _PARQUET_DAMAGE as error:
         raise ConfigurationError(f"{check.path} is not a Parquet file that can be read: {error}") from error
     batches = table.iter_batches(batch_size=ROWS_AT_ONCE)
-    return _check_rows(file, (row for batch in batches for row in _rows(batch)), check)
+    return _check_rows((row for batch in batches for row in _rows(batch)), check)
 
 
-def _check_rows(file: BinaryIO, rows: Iterable[Any], check: _Check) -> Iterator[Event | BadRecord]:
-    with file:
-        number = 0
-        try:
-            for number, row in enumerate(rows, 1):
-                yield check.row(number, row)
-        except (*_AVRO_DAMAGE, *_PARQUET_DAMAGE) as error:
-            yield check.damaged(number + 1, repr(error))
+def _check_rows(rows: Iterable[Any], check: _Check) -> Iterator[Event | BadRecord]:
+    number = 0
+    try:
+        for number, row in enumerate(rows, 1):
+            yield check.row(number, row)
+    except (*_AVRO_DAMAGE, *_PARQUET_DAMAGE) as error:
+        yield check.damaged(number + 1, repr(error))
 
 
 def _rows(batch: Any) -> Iterator[dict[str, Any]]:
