@@ -1,0 +1,119 @@
+"""At start: does the raw path read what aiokafka's own parser reads? If not, or if told so, the plain path is taken."""
+
+import inspect
+import logging
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from aiokafka.consumer import fetcher
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
+from aiokafka.structs import TopicPartition
+
+from stream.engine.batch import Columns
+from stream.intake import fetch
+from stream.intake.record_sets import CRC_FROM, columns
+
+log = logging.getLogger(__name__)
+
+Row = tuple[int, int, bytes | None, bytes | None]  # offset, time, key, value
+
+# How aiokafka calls the classes that are replaced.
+PARTITION_RECORDS_ARGUMENTS = [
+    "tp", "records", "aborted_transactions", "fetch_offset", "key_deserializer", "value_deserializer", "check_crcs",
+    "isolation_level",
+]  # fmt: skip
+MEMORY_RECORDS_METHODS = ("has_next", "size_in_bytes")
+
+_TP = TopicPartition("start-check", 0)
+_WANTED = 101  # begins inside the first batch, at offset 100
+
+
+def choose(topics: frozenset[str], *, plain: bool = False) -> bool:
+    """Install the raw path for these topics if it works with this aiokafka and `plain` is not asked for; whether."""
+    fetch.uninstall()
+    if plain:
+        log.warning("reading records one by one, as the setting says: several times slower")
+        return False
+    if reason := why_not_raw():
+        log.error(
+            "READING RECORDS ONE BY ONE, several times slower: the fast path does not fit this aiokafka (%s). "
+            "Install a supported version.",
+            reason,
+        )
+        return False
+    fetch.install(topics)
+    return True
+
+
+def why_not_raw() -> str:
+    """What keeps the raw path from being used; empty when nothing does."""
+    try:
+        memory_records, partition_records = (getattr(fetcher, name) for name in fetch.HOOKS)
+        arguments = list(inspect.signature(partition_records.__init__).parameters)[1:]
+        if arguments != PARTITION_RECORDS_ARGUMENTS:
+            return f"PartitionRecords takes {', '.join(arguments)}"
+        if lacking := [name for name in MEMORY_RECORDS_METHODS if not hasattr(memory_records, name)]:
+            return f"MemoryRecords lacks {', '.join(lacking)}"
+        for codec, sample in _samples():
+            if _raw_rows(sample) != _plain_rows(sample):
+                return f"the paths read a sample with codec {codec} differently"
+    except Exception as error:  # whatever a new version does, the answer is the plain path
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def rows_of(read: Columns) -> list[Row]:
+    """Columns as rows, for comparing."""
+    data = read.buf.tobytes()
+
+    def text(at: int, size: int) -> bytes | None:
+        return None if size < 0 else data[at : at + size]
+
+    keys = map(text, read.key_pos.tolist(), read.key_len.tolist())
+    values = map(text, read.value_pos.tolist(), read.value_len.tolist())
+    return list(zip(read.offset.tolist(), read.record_at_ms.tolist(), keys, values, strict=True))
+
+
+def _raw_rows(sample: bytes) -> tuple[list[Row], int]:
+    records = fetch.RawMemoryRecords(sample)
+    reader = fetch.RawPartitionRecords(_TP, records, None, _WANTED, check_crcs=True, read_committed=False)
+    return rows_of(columns(list(reader))), reader.next_fetch_offset
+
+
+def _plain_rows(sample: bytes) -> tuple[list[Row], int]:
+    memory_records, partition_records = fetch.PLAIN
+    reader = partition_records(_TP, memory_records(sample), None, _WANTED, None, None, True, 0)
+    return rows_of(fetch.columns_of_records(list(reader))), reader.next_fetch_offset
+
+
+def _samples() -> Iterator[tuple[int, bytes]]:
+    """Per compression codec a record set: nulls, empties, headers, gaps in and between batches, a control batch."""
+    for codec in range(5):
+        first = _batch(codec, 100, [(0, None, b"v" * 300), (1, b"k", None), (5, b"", b"")])
+        marker = _batch(0, 110, [(0, b"\0\0\0\1", b"")], control=True)
+        last = _batch(codec, 140, [(i, b"user-%d" % i, b"value" * i) for i in range(50)])
+        yield codec, first + marker + last
+
+
+def _batch(
+    codec: int, base: int, records: list[tuple[int, bytes | None, bytes | None]], *, control: bool = False
+) -> bytes:
+    builder: Any = DefaultRecordBatchBuilder(
+        magic=2,
+        compression_type=codec,
+        is_transactional=0,
+        producer_id=-1,
+        producer_epoch=-1,
+        base_sequence=-1,
+        batch_size=1 << 20,
+    )
+    for delta, key, value in records:
+        builder.append(delta, 1_700_000_000_000 + delta, key, value, [("h", None), ("h", b"x")])
+    batch = bytearray(builder.build())
+    struct.pack_into(">q", batch, 0, base)
+    if control:
+        batch[CRC_FROM + 1] |= 32
+        struct.pack_into(">I", batch, 17, calc_crc32c(memoryview(batch)[CRC_FROM:]))
+    return bytes(batch)

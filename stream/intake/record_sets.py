@@ -1,0 +1,251 @@
+"""Kafka record sets (message format v2) to columns: two kernels, no Python object per record.
+
+A record set is what a broker answers for one partition: batches of records, each with a header of 61 bytes and a
+body that may be compressed. https://kafka.apache.org/documentation/#recordbatch
+"""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from aiokafka.structs import TopicPartition
+from numba import njit
+
+from stream.engine.batch import I64, SPARE_BYTES, U8, Columns
+from stream.engine.primitives import varint
+from stream.errors import LiftstreamError
+from stream.intake.compression import MAX_BATCH_BYTES, Unpacker
+
+# The columns of a batch table, int64: where the batch begins and its body lies in the buffer, then its header.
+HEAD, BODY, END, BASE, LAST, ATTRIBUTES, FIRST_MS, MAX_MS, PRODUCER, COUNT, CRC, WANTED = range(12)
+BATCH_COLUMNS = 12
+HEADER_BYTES = 61
+CRC_FROM = 21  # bytes into the batch; the CRC covers all that follows
+
+COMPRESSED, APPEND_TIME, TRANSACTIONAL, CONTROL = 7, 8, 16, 32  # bits of ATTRIBUTES
+
+WHOLE, OLD_FORMAT, MALFORMED = range(3)  # how a walk ended
+
+_MIN_RECORD_BYTES = 7
+
+
+class UnreadableRecords(LiftstreamError):
+    """A record set is damaged or of a format from before Kafka 0.11."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The records of one fetch of one partition, still as the broker sent them.
+
+    buf: the bytes. batches: int64 (batches, BATCH_COLUMNS), at least one row.
+    rows: how many records the headers promise; fewer are read when the fetch began inside a batch.
+    next_offset: where the next fetch begins; may lie behind the last record, where the log has gaps.
+    """
+
+    tp: TopicPartition
+    buf: memoryview
+    batches: I64
+    rows: int
+    next_offset: int
+
+
+def batches_of(buf: memoryview) -> tuple[I64, int, int]:
+    """The batch table of a record set, how the walk ended, and at which byte. A cut-off tail is left out."""
+    table = np.empty((len(buf) // HEADER_BYTES + 1, BATCH_COLUMNS), np.int64)
+    rows, at, status = _walk(np.frombuffer(buf, np.uint8), table)
+    return table[:rows].copy(), status, at
+
+
+def columns(chunks: Sequence[Chunk], *, max_batch_bytes: int = MAX_BATCH_BYTES) -> Columns:
+    """The records of chunks of one partition, in order. Raises UnreadableRecords, also for an oversized batch."""
+    unpacker = Unpacker(max_batch_bytes)
+    bodies: list[memoryview | bytes] = []
+    tables = [np.empty((0, BATCH_COLUMNS), np.int64)]
+    at = 0
+    for chunk in chunks:
+        table = chunk.batches.copy()
+        at = _gather(chunk, table, bodies, at, unpacker)
+        tables.append(table)
+    buf: U8 = np.frombuffer(b"".join([*bodies, bytes(SPARE_BYTES)]), np.uint8)
+    out = np.empty((6, sum(chunk.rows for chunk in chunks)), np.int64)
+    rows = _parse(buf, np.concatenate(tables), out)
+    if rows < 0:
+        raise _unreadable(chunks, -rows - 1, "damaged: a record does not fit into it")
+    offset, record_at_ms, key_pos, key_len, value_pos, value_len = out[:, :rows]
+    return Columns(buf, offset, record_at_ms, key_pos, key_len, value_pos, value_len)
+
+
+def first_key(buf: memoryview, batch: I64) -> bytes | None:
+    """The key of the first record of an uncompressed batch (one row of a batch table); None for null or damaged."""
+    table = batch[None, :].copy()
+    raw: U8 = np.frombuffer(buf, np.uint8)
+    size, body = varint(raw, table[0, BODY], table[0, END])
+    table[0, [COUNT, WANTED, END]] = 1, -1, body + size
+    out = np.empty((6, 1), np.int64)
+    if body < 0 or body + size > batch[END] or _parse(raw, table, out) != 1 or out[3, 0] < 0:
+        return None
+    return bytes(buf[out[2, 0] : out[2, 0] + out[3, 0]])
+
+
+def _gather(chunk: Chunk, table: I64, bodies: list[memoryview | bytes], at: int, unpacker: Unpacker) -> int:
+    """Append a chunk's bodies to `bodies` and let `table` point to where they will lie once joined; the new end."""
+    if not (table[:, ATTRIBUTES] & COMPRESSED).any():
+        start, end = int(table[0, HEAD]), int(table[-1, END])
+        bodies.append(chunk.buf[start:end])
+        table[:, [BODY, END]] += at - start
+        return at + end - start
+    for i, (start, end, attributes, count) in enumerate(table[:, [BODY, END, ATTRIBUTES, COUNT]].tolist()):
+        body: memoryview | bytes = chunk.buf[start:end]
+        if codec := attributes & COMPRESSED:
+            try:
+                body = unpacker.unpack(codec, chunk.buf[start:end])
+            except ValueError as error:
+                raise _unreadable([chunk], i, str(error)) from error
+        if count * _MIN_RECORD_BYTES > len(body):  # the count decides how much memory the columns take
+            raise _unreadable([chunk], i, "damaged: it holds fewer records than its header says")
+        bodies.append(body)
+        table[i, BODY] = at
+        at += len(body)
+        table[i, END] = at
+    return at
+
+
+def _unreadable(chunks: Sequence[Chunk], batch: int, why: str) -> UnreadableRecords:
+    for chunk in chunks:
+        if batch < len(chunk.batches):
+            offset = int(chunk.batches[batch, BASE])
+            return unreadable(chunk.tp, offset, why)
+        batch -= len(chunk.batches)
+    raise IndexError(batch)
+
+
+def unreadable(tp: TopicPartition, offset: int, why: str) -> UnreadableRecords:
+    """The error that names where the unreadable batch is."""
+    return UnreadableRecords(
+        f"{tp.topic}, partition {tp.partition}: the record batch at offset {offset} is {why}"
+    )
+
+
+@njit(inline="always")
+def _be32(b, p):
+    return (
+        (np.int64(b[p]) << 24) | (np.int64(b[p + 1]) << 16) | (np.int64(b[p + 2]) << 8) | np.int64(b[p + 3])
+    )
+
+
+@njit(inline="always")
+def _be32_signed(b, p):
+    return (_be32(b, p) ^ 0x80000000) - 0x80000000
+
+
+@njit(inline="always")
+def _be64(b, p):
+    return (_be32(b, p) << 32) | _be32(b, p + 4)
+
+
+@njit(cache=True, nogil=True)
+def _walk(buf, table):
+    """Batch headers of `buf` into rows of `table`: (rows, byte where it ended, how)."""
+    size = len(buf)
+    at = 0
+    row = 0
+    while size - at >= 17:  # offset, length, epoch and magic
+        length = _be32_signed(buf, at + 8)
+        magic = buf[at + 16]
+        if length < 14:
+            return row, at, MALFORMED
+        end = at + 12 + length
+        if end > size:
+            break
+        if magic < 2:
+            return row, at, OLD_FORMAT
+        body = length - (HEADER_BYTES - 12)
+        if magic > 2 or body < 0:
+            return row, at, MALFORMED
+        attributes = (np.int64(buf[at + 21]) << 8) | np.int64(buf[at + 22])
+        last = _be32_signed(buf, at + 23)
+        count = _be32_signed(buf, at + 57)
+        if count < 0 or last < 0 or count > last + 1:
+            return row, at, MALFORMED
+        if (attributes & COMPRESSED) == 0 and count * _MIN_RECORD_BYTES > body:
+            return row, at, MALFORMED
+        batch = table[row]
+        batch[HEAD] = at
+        batch[BODY] = at + HEADER_BYTES
+        batch[END] = end
+        batch[BASE] = _be64(buf, at)
+        batch[LAST] = last
+        batch[ATTRIBUTES] = attributes
+        batch[FIRST_MS] = _be64(buf, at + 27)
+        batch[MAX_MS] = _be64(buf, at + 35)
+        batch[PRODUCER] = _be64(buf, at + 43)
+        batch[COUNT] = count
+        batch[CRC] = _be32(buf, at + 17)
+        batch[WANTED] = -1
+        row += 1
+        at = end
+    return row, at, WHOLE
+
+
+@njit(cache=True, nogil=True)
+def _parse(buf, table, out):
+    """Records of every batch in `table` into the columns `out`: rows, or -(batch + 1) where that one is malformed.
+
+    A record: length, attributes (one byte), time delta, offset delta, key, value, headers; all numbers zig-zag varints.
+    Only records from the batch's WANTED offset on are kept.
+    """
+    row = 0
+    for b in range(len(table)):
+        at = table[b, BODY]
+        end = table[b, END]
+        append_time = table[b, ATTRIBUTES] & APPEND_TIME
+        for _ in range(table[b, COUNT]):
+            length, at = varint(buf, at, end)
+            if at < 0 or length < 6 or length > end - at:
+                return -(b + 1)
+            stop = at + length
+            delta_ms, at = varint(buf, at + 1, stop)
+            if at < 0:
+                return -(b + 1)
+            delta, at = varint(buf, at, stop)
+            if at < 0:
+                return -(b + 1)
+            key_len, key = varint(buf, at, stop)
+            if key < 0 or key_len > stop - key:
+                return -(b + 1)
+            value_len, value = varint(buf, key + max(key_len, 0), stop)
+            if value < 0 or value_len > stop - value:
+                return -(b + 1)
+            if _after_headers(buf, value + max(value_len, 0), stop) != stop:
+                return -(b + 1)
+            at = stop
+            offset = table[b, BASE] + delta
+            if offset >= table[b, WANTED]:
+                out[0, row] = offset
+                out[1, row] = table[b, MAX_MS] if append_time else table[b, FIRST_MS] + delta_ms
+                out[2, row] = key
+                out[3, row] = max(key_len, -1)
+                out[4, row] = value
+                out[5, row] = max(value_len, -1)
+                row += 1
+        if at != end:
+            return -(b + 1)
+    return row
+
+
+@njit(inline="always")
+def _after_headers(buf, at, stop):
+    """Where a record's headers end; -1 when they do not fit. The engine has no use for them."""
+    count, at = varint(buf, at, stop)
+    if at < 0 or count < 0:
+        return np.int64(-1)
+    for _ in range(count):
+        size, at = varint(buf, at, stop)
+        if at < 0 or size < 0 or size > stop - at:
+            return np.int64(-1)
+        size, at = varint(buf, at + size, stop)
+        if at < 0 or size > stop - at:
+            return np.int64(-1)
+        at += max(size, 0)
+    return at
