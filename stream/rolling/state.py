@@ -1,9 +1,11 @@
 """The second agent's state: partials in, rolling windows out; rows are a function of the partials alone."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from stream.engine.outputs import COUNTS, Table
 from stream.rolling.panes import Counts, ExperimentPanes
@@ -12,6 +14,19 @@ from stream.rolling.partials import CHUNK_MS, Malformed, decode, decode_key, par
 WINDOWS_SECONDS = (60, 300, 3_600, 86_400)
 KEPT_MS = max(WINDOWS_SECONDS) * 1000 + CHUNK_MS
 IDLE_TIMEOUT_MS = 15_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rolling:
+    """Rows of the `rolling` table: one per experiment, arm and window.
+
+    columns: experiment, arm, dimension (`all`), value (''), window_seconds, as_of_ms and COUNTS.
+    version: uint64, one per row; grows with every message that changes the experiment.
+    """
+
+    generation: int
+    version: npt.NDArray[np.uint64]
+    columns: Table
 
 
 class RollingState:
@@ -62,8 +77,8 @@ class RollingState:
         touched, self._touched = sorted(self._touched), set()
         return touched
 
-    def rows(self, experiments: Iterable[str] | None = None) -> Table:
-        """Rows of the `rolling` table for these experiments, or for all: one per experiment, arm and window.
+    def rows(self, experiments: Iterable[str] | None = None) -> Rolling:
+        """What the `rolling` table should say about these experiments, or about all.
 
         A window is [as_of - length, as_of). as_of is the smallest watermark of the experiment's source
         partitions, floored to the pane; a partition whose last message was planned more than
@@ -71,7 +86,7 @@ class RollingState:
         window has a row of zeros. Frees what lies before every window.
         """
         names = sorted(self._experiments) if experiments is None else experiments
-        table = _Rows(self.generation)
+        table = _Rows()
         for name in names:
             panes = self._experiments.get(name)
             as_of_ms = panes.as_of_ms(self._idle_timeout_ms) if panes else None
@@ -79,7 +94,7 @@ class RollingState:
                 continue
             panes.expire(as_of_ms - KEPT_MS)
             table.add(name, panes, as_of_ms)
-        return table.columns()
+        return table.rolling(self.generation)
 
     def drop_partition(self, partition: int) -> None:
         """Forget the experiments of one partition of the partials topic: another worker reads it now."""
@@ -97,8 +112,7 @@ class RollingState:
 class _Rows:
     """Rows of the `rolling` table while they are collected."""
 
-    def __init__(self, generation: int) -> None:
-        self._generation = generation
+    def __init__(self) -> None:
         self._names: dict[str, list[Any]] = {
             name: [] for name in ("experiment", "arm", "window_seconds", "as_of_ms", "version")
         }
@@ -117,10 +131,10 @@ class _Rows:
         by_arm = np.stack([counts[index] for counts in windows], axis=1)
         self._counts.append(by_arm.reshape(rows, len(COUNTS)))
 
-    def columns(self) -> Table:
+    def rolling(self, generation: int) -> Rolling:
         rows = len(self._names["arm"])
         counts = np.concatenate([np.empty((0, len(COUNTS)), np.int64), *self._counts])
-        return {
+        columns = {
             "experiment": self._names["experiment"],
             "arm": self._names["arm"],
             "dimension": ["all"] * rows,
@@ -128,6 +142,5 @@ class _Rows:
             "window_seconds": np.array(self._names["window_seconds"], np.uint32),
             "as_of_ms": np.array(self._names["as_of_ms"], np.int64),
             **{name: counts[:, i] for i, name in enumerate(COUNTS)},
-            "generation": np.full(rows, self._generation, np.uint32),
-            "version": np.array(self._names["version"], np.uint64),
         }
+        return Rolling(generation, np.array(self._names["version"], np.uint64), columns)

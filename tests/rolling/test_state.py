@@ -39,12 +39,14 @@ def a_state(*messages, **settings):
 
 def counts_of(state, column="impressions"):
     """{(experiment, arm, window): count}"""
-    table = state.rows()
+    table = state.rows().columns
     keys = zip(table["experiment"], table["arm"], table["window_seconds"], strict=True)
     return dict(zip(keys, table[column].tolist(), strict=True))
 
 
-def plain(table):
+def plain(rolling):
+    """All of it as Python integers and texts."""
+    table = {**rolling.columns, "version": rolling.version}
     return {
         name: list(map(int, column)) if hasattr(column, "dtype") else column for name, column in table.items()
     }
@@ -55,7 +57,7 @@ def impressions(state, window, arm="a"):
 
 
 def as_of(state):
-    (as_of_ms,) = set(state.rows()["as_of_ms"].tolist())
+    (as_of_ms,) = set(state.rows().columns["as_of_ms"].tolist())
     return as_of_ms
 
 
@@ -63,20 +65,20 @@ def as_of(state):
 
 
 def test_an_empty_state_has_no_rows_but_all_columns():
-    table = a_state().rows()
+    table = a_state().rows().columns
     assert {len(column) for column in table.values()} == {0}
     assert set(table) == {
-        "experiment", "arm", "dimension", "value", "window_seconds", "as_of_ms", *COUNTS, "generation", "version",
+        "experiment", "arm", "dimension", "value", "window_seconds", "as_of_ms", *COUNTS,
     }  # fmt: skip
 
 
 def test_every_arm_has_one_row_per_window_with_all_its_counts():
     state = a_state(a_message([("b", DAY, [9, 8, 7, 6, 5, 4]), ("a", DAY, ONE)], generation=3))
+    assert state.rows().generation == 3
     table = plain(state.rows())
     assert table["arm"] == ["a"] * 4 + ["b"] * 4
     assert table["window_seconds"] == [60, 300, 3_600, 86_400] * 2
     assert [table[name][-1] for name in COUNTS] == [9, 8, 7, 6, 5, 4]
-    assert set(table["generation"]) == {3}
     assert set(table["dimension"]) == {"all"}
     assert set(table["value"]) == {""}
 
@@ -98,7 +100,7 @@ def test_partitions_add_up():
 
 def test_only_the_asked_experiments_are_computed_and_unknown_ones_left_out():
     state = a_state(a_message(experiment="x"), a_message(experiment="y"))
-    assert set(state.rows(["y", "gone"])["experiment"]) == {"y"}
+    assert set(state.rows(["y", "gone"]).columns["experiment"]) == {"y"}
 
 
 # --- windows
@@ -157,7 +159,7 @@ def test_an_idle_partition_does_not_hold_the_windows_back(behind_ms, expected):
 
 def test_a_partition_without_a_watermark_does_not_count():
     assert as_of(a_state(a_message(clock_ms=-1), a_message(partition=1))) == DAY + PANE_MS
-    assert len(a_state(a_message(clock_ms=-1)).rows()["arm"]) == 0
+    assert len(a_state(a_message(clock_ms=-1)).rows().columns["arm"]) == 0
 
 
 def test_the_watermark_is_that_of_the_newest_step_whatever_its_chunk():
@@ -195,7 +197,7 @@ def test_the_version_grows_with_every_message_of_a_step():
             for partition in (0, 1):
                 facts = {"version": version, "partition": partition, "chunk_start_ms": chunk_start_ms}
                 state.apply(*a_message([("a", chunk_start_ms, ONE)], **facts))
-                seen += {int(v) for v in state.rows()["version"]}
+                seen += {int(v) for v in state.rows().version}
     assert seen == sorted(set(seen))
     assert len(seen) == 8
 
@@ -212,7 +214,9 @@ def test_touched_experiments_are_told_once():
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [(None, b"x"), (b"", b""), (b"nonsense", a_message()[1]), (a_message()[0], b"nonsense")]
+    ("key", "value"),
+    [(None, b"x"), (b"", b""), (b"nonsense", a_message()[1]), (a_message()[0], b"nonsense")],
+    ids=["no key", "empty", "bad key", "bad value"],
 )
 def test_a_malformed_message_is_counted_and_changes_nothing(key, value):
     state = a_state(a_message())
@@ -340,9 +344,9 @@ def test_rows_between_the_messages_are_those_of_the_messages_so_far(history):
     state, versions = a_state(), defaultdict(int)
     for i, message in enumerate(history):
         state.apply(*a_message(**message))
-        table = state.rows()
+        rolling = state.rows()
         if history[0]["clock_ms"] + KEPT_MS - CHUNK_MS > message["clock_ms"]:
             assert rows_of(state) == oracle(history[: i + 1])
-        for experiment, version in zip(table["experiment"], table["version"], strict=True):
+        for experiment, version in zip(rolling.columns["experiment"], rolling.version, strict=True):
             assert version >= versions[state.generation, experiment]
             versions[state.generation, experiment] = version
