@@ -24,7 +24,7 @@ USER_ID = 2  # its place in the FIELDS of every topic
 SLOW = -1  # a passing status: fastavro must resolve this record
 
 _NULL_VALUE, _BAD_HEADER = int(Reason.NULL_VALUE), int(Reason.BAD_HEADER)
-_UNKNOWN_SCHEMA = int(Reason.UNKNOWN_SCHEMA)
+_UNKNOWN_SCHEMA, _MALFORMED = int(Reason.UNKNOWN_SCHEMA), int(Reason.MALFORMED)
 _NOWHERE = np.int64(-1)
 
 
@@ -86,9 +86,9 @@ def decode(topic: Topic, columns: Columns, program: Program, *, partition: int, 
         added = columns_of(plain, slow, slow)
         at = added.value_pos + len(buf)
         buf = _extended(buf, added.buf)
-        fields[slow], status[slow], misrouted[slow] = _read(
-            buf, at, added.value_len, own_program(topic), 0, here
-        )
+        fields[slow], told, misrouted[slow] = _read(buf, at, added.value_len, own_program(topic), 0, here)
+        # Where fastavro gave up, it was not at a field of ours.
+        status[slow] = np.where(told & 255 == _MALFORMED, _MALFORMED, told)
     return Batch(
         topic=topic,
         buf=buf,
