@@ -1,0 +1,119 @@
+"""The private tables as Arrow columns: what a step puts out becomes what ClickHouse takes in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from operator import index
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from stream.engine.outputs import COUNTS, DEAD_LETTERS, LEDGER, MOMENTS, PANES, TOTALS
+
+INT128 = pa.binary(16)  # ClickHouse reads 16 fixed bytes, little-endian, as its Int128
+TIME = pa.timestamp("ms", "UTC")
+_TIMES = {"pane_start_ms", "hour_ms", "record_at_ms", "as_of_ms"}
+_TEXTS = {"experiment", "arm", "dimension", "value", "topic", "reason", "field", "rule"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A private table. key, values: column names as the engine gives them (times end in `_ms`).
+
+    The row of one key, within one generation and partition, is replaced by a newer version.
+    """
+
+    name: str
+    key: tuple[str, ...]
+    values: tuple[str, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns as in ClickHouse (times without their `_ms`), then generation, partition, version."""
+        own = [(_stored_name(c), _type(c)) for c in (*self.key, *self.values)]
+        return pa.schema([*own, ("generation", pa.uint32()), ("partition", pa.uint32()), ("version", pa.uint64())])
+
+    @property
+    def stored_key(self) -> list[str]:
+        """Names of the columns that tell rows apart."""
+        return [*map(_stored_name, self.key), "generation", "partition"]
+
+    def rows(self, columns: Mapping[str, Any], *, generation: int, partition: int, version: int) -> pa.Table:
+        """Columns as an Arrow table.
+
+        columns: lists, numpy or Arrow arrays, all equally long. Int128 columns (squares, products, revenue) may be
+        lists of integers, int64 arrays of shape (rows,), or int64 arrays (rows, 2): low word, high word.
+        Arrays are kept, not copied: they must not change afterwards.
+        Raises ValueError when a column is missing, unknown or of another length.
+        """
+        expected = (*self.key, *self.values)
+        if set(columns) != set(expected):
+            raise ValueError(f"{self.name}: columns differ: {sorted(set(columns) ^ set(expected))}")
+        arrays = [_array(columns[c], _type(c)) for c in expected]
+        n = len(arrays[0])
+        stamps = [
+            pa.repeat(pa.scalar(v, t), n)
+            for v, t in ((generation, pa.uint32()), (partition, pa.uint32()), (version, pa.uint64()))
+        ]
+        return pa.Table.from_arrays([*arrays, *stamps], schema=self.schema)
+
+
+ROLLING = (("experiment", "arm", "dimension", "value", "window_seconds"), ("as_of_ms", *COUNTS))
+
+# By the engine's name of the table.
+SHAPES: dict[str, Shape] = {
+    "panes": Shape("panes", *PANES),
+    "totals": Shape("totals", *TOTALS),
+    "ledger": Shape("ledger_rows", *LEDGER),
+    "dead_letters": Shape("dead_letter_rows", *DEAD_LETTERS),
+    "rolling": Shape("rolling", *ROLLING),
+}
+
+
+def int128(column: Any) -> pa.FixedSizeBinaryArray:
+    """Exact integers as 16 little-endian bytes each; see Shape.rows for what is accepted.
+
+    Raises OverflowError for an integer beyond 128 bits.
+    """
+    words = column if isinstance(column, np.ndarray) else _int64(column)
+    if words is None:
+        data = b"".join(index(x).to_bytes(16, "little", signed=True) for x in column)
+        return pa.FixedSizeBinaryArray.from_buffers(INT128, len(column), [None, pa.py_buffer(data)])
+    if words.ndim == 1:
+        low = words.astype(np.int64, casting="safe")
+        words = np.stack([low, low >> 63], axis=1)
+    pairs = np.ascontiguousarray(words, dtype="<i8")
+    return pa.FixedSizeBinaryArray.from_buffers(INT128, len(pairs), [None, pa.py_buffer(pairs)])
+
+
+def _int64(column: Any) -> np.ndarray[Any, Any] | None:
+    try:
+        return pa.array(column, pa.int64()).to_numpy()
+    except (OverflowError, pa.ArrowInvalid):
+        return None
+
+
+def _array(column: Any, kind: pa.DataType) -> pa.Array:
+    if kind == INT128:
+        return int128(column)
+    if isinstance(column, pa.Array):
+        return column.cast(kind)
+    if kind == TIME:
+        return pa.array(column, pa.int64()).cast(TIME)
+    return pa.array(column, kind)
+
+
+def _stored_name(column: str) -> str:
+    return column.removesuffix("_ms") if column in _TIMES else column
+
+
+def _type(column: str) -> pa.DataType:
+    if column in _TIMES:
+        return TIME
+    if column in _TEXTS:
+        return pa.string()
+    if column == "payload":
+        return pa.binary()
+    if column == "revenue_minor" or column in MOMENTS:
+        return INT128
+    return pa.uint32() if column in ("pane_seconds", "window_seconds") else pa.int64()
