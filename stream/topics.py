@@ -51,6 +51,8 @@ def create_topics(settings: Settings) -> tuple[str, ...]:
         missing = [plan for plan in planned_topics(settings) if plan.name not in counts]
         for plan in missing:
             _create(admin, plan)
+        if missing:
+            admin.wait_for_topics([plan.name for plan in missing], timeout_ms=CONNECT_MS)
     problems = disagreements(settings, counts | {plan.name: plan.partitions for plan in missing})
     if problems:
         raise ConfigurationError(" ".join(problems))
