@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import config, njit, types
 from numba.extending import intrinsic
 
 U64 = np.uint64
@@ -47,6 +47,15 @@ def prefetch(typingctx: Any, arr: Any, at: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(arr, types.int64), build
+
+
+if config.DISABLE_JIT:  # what the intrinsics mean, so that kernels also run as plain Python
+
+    def load64(arr: Any, at: Any) -> Any:  # type: ignore[no-redef]  # noqa: D103
+        return U64(int.from_bytes(arr[at : at + 8].tobytes(), "little"))
+
+    def prefetch(arr: Any, at: Any) -> Any:  # type: ignore[no-redef]  # noqa: D103
+        return None
 
 
 @njit(inline="always")

@@ -1,0 +1,379 @@
+"""Impressions and interactions: their rows, and which interaction is credited to which impression."""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+import numpy as np
+from numba import njit
+
+from stream.contracts.limits import EARLY_MS
+from stream.engine.credit import (
+    ALWAYS, EVERY, assignments_of, credit_impression, credit_interaction, has_room, set_credit,
+)  # fmt: skip
+from stream.engine.index import LINK_MASK, alive, find, home, slot_of
+from stream.engine.layout import (
+    ATTRIBUTED, BY_IMPRESSION, BY_ITEM, BY_NOTHING, CLICK, CONVERSION, DUPLICATE, IMP_BASE, IMPS, IMPS_USED, INT_BASE,
+    INTS, ITEM_WATCHES, ITEMS_ON, ITEMS_USED, L_CREDIT, LEDGER, NEED_HOURS, NO_REFERENCE, OTHER_USER, OUTSIDE,
+    OUTSIDE_WINDOW, WAITING, WATCH_USED, WINDOW,
+)  # fmt: skip
+from stream.engine.primitives import LOW32, U0, U32, U64, mix, prefetch
+
+AHEAD = 16
+NEED_ITEMS = np.int64(-1) << 40  # added to the position: the index by item must be built first
+
+
+@njit(inline="always")
+def next_link(base, count):
+    """The link of the row after the last one; 0 is skipped."""
+    return (base + count) & LINK_MASK
+
+
+@njit(inline="always")
+def item_key(item, user_key):
+    """The two halves of the id of (user, item)."""
+    first = mix(item ^ mix(user_key))
+    return first, mix(first ^ U64(0x9E3779B97F4A7C15)) ^ item
+
+
+@njit
+def find_item(t, item, user):
+    """(newest impression of this user and item or 0, slot)."""
+    first, _ = item_key(item, t.user_keys[user])
+    n = t.item_slots.shape[0]
+    mask = t.imps.shape[0] - 1
+    tag = first >> U32
+    j = home(t.item_slots, first)
+    free = np.int64(-1)
+    for _ in range(n):
+        s = t.item_slots[j]
+        if s == U0:
+            return np.int64(0), (free if free >= 0 else j)
+        link = np.int64(s & LOW32)
+        if not alive(link, t.m[IMP_BASE], t.m[IMPS]):
+            if free < 0:
+                free = j
+        elif (s >> U32) == tag and t.imps[link & mask].item == item and t.imps[link & mask].user == user:
+            return link, j
+        j += 1
+        if j == n:
+            j = np.int64(0)
+    return np.int64(0), free
+
+
+@njit
+def put_item(t, link):
+    """Make an impression the newest of its user and item."""
+    p = link & (t.imps.shape[0] - 1)
+    old, slot = find_item(t, t.imps[p].item, np.int64(t.imps[p].user))
+    first, _ = item_key(t.imps[p].item, t.user_keys[t.imps[p].user])
+    if t.item_slots[slot] == U0:
+        t.m[ITEMS_USED] += 1
+    t.imps[p].same_item = old
+    t.item_slots[slot] = slot_of(first, link)
+
+
+@njit(cache=True, nogil=True)
+def index_items(t):
+    """Build the index by user and item over all held impressions, oldest first."""
+    for k in range(t.m[IMPS]):
+        link = next_link(t.m[IMP_BASE], k)
+        if link != 0:
+            put_item(t, link)
+    t.m[ITEMS_ON] = 1
+
+
+@njit
+def best_of_item(t, item, user, at):
+    """The user's latest impression of the item with 0 <= at - shown <= window, or 0; equal times: the larger key."""
+    link, _ = find_item(t, item, user)
+    mask = t.imps.shape[0] - 1
+    best = np.int64(0)
+    while alive(link, t.m[IMP_BASE], t.m[IMPS]):
+        i = t.imps[link & mask]
+        delta = at - i.at
+        if delta >= 0 and delta <= t.m[WINDOW] and (best == 0 or is_better(t, link, best)):
+            best = link
+        link = np.int64(i.same_item)
+    return best
+
+
+@njit
+def is_better(t, link, other):
+    """Whether an impression is later than another one."""
+    mask = t.imps.shape[0] - 1
+    p, q = link & mask, other & mask
+    if t.imps[p].at != t.imps[q].at:
+        return t.imps[p].at > t.imps[q].at
+    return t.imp_keys[p] > t.imp_keys[q]
+
+
+@njit
+def improves(t, impression, p):
+    """Whether an impression is later than the one that the interaction at place p is credited to, if any."""
+    old = np.int64(t.ints[p].impression)
+    if old == 0:
+        return True
+    if alive(old, t.m[IMP_BASE], t.m[IMPS]):
+        return is_better(t, impression, old)
+    return t.imps[impression & (t.imps.shape[0] - 1)].at > t.ints[p].shown_at
+
+
+@njit
+def is_conversion(t, p):
+    """A refund (negative value) is revenue but no conversion."""
+    return (t.ints[p].kind & CONVERSION) != 0 and t.ints[p].value >= 0
+
+
+@njit
+def mark_impression(t, link, p, step):
+    """Count (+1) or uncount (-1) an interaction, at place p, on its impression; the first one makes it clicked or converted."""
+    q = link & (t.imps.shape[0] - 1)
+    if t.ints[p].kind & CLICK:
+        old = np.int64(t.imps[q].clicks)
+        t.imps[q].clicks = old + step
+        if (old == 0) != (old + step == 0):
+            credit_impression(t, link, 0, step, 0, EVERY)
+    if is_conversion(t, p):
+        old = np.int64(t.imps[q].conversions)
+        t.imps[q].conversions = old + step
+        if (old == 0) != (old + step == 0):
+            credit_impression(t, link, 0, 0, step, EVERY)
+
+
+@njit
+def show(t, p, impression):
+    """Note at place p of the interactions which impression it is credited to (0: none), with what outlives that one."""
+    t.ints[p].impression = impression
+    t.ints[p].combo = 0
+    t.ints[p].shown_at = ALWAYS
+    if impression != 0:
+        i = t.imps[impression & (t.imps.shape[0] - 1)]
+        t.ints[p].combo = i.combo
+        t.ints[p].shown_at = i.at
+
+
+@njit
+def recredit(t, link, impression):
+    """Credit a held interaction to another impression than before (0 before: it waited)."""
+    p = link & (t.ints.shape[0] - 1)
+    credit_interaction(t, link, -1, EVERY)
+    old = np.int64(t.ints[p].impression)
+    if alive(old, t.m[IMP_BASE], t.m[IMPS]):
+        mark_impression(t, old, p, -1)
+    show(t, p, impression)
+    credit_interaction(t, link, 1, EVERY)
+    mark_impression(t, impression, p, 1)
+    set_credit(t, link, ATTRIBUTED)
+
+
+@njit
+def verdict(t, p, impression):
+    """What the impression that an interaction names means for it: ATTRIBUTED, OTHER_USER or OUTSIDE_WINDOW."""
+    i = t.imps[impression & (t.imps.shape[0] - 1)]
+    if i.user != t.ints[p].user:
+        return OTHER_USER
+    delta = t.ints[p].at - i.at
+    return ATTRIBUTED if -EARLY_MS <= delta and delta <= t.m[WINDOW] else OUTSIDE_WINDOW
+
+
+@njit
+def watchers_of(t, first, second):
+    """Newest interaction that waits for this id, or 0."""
+    if t.m[WATCH_USED] == 0:
+        return np.int64(0)
+    link, _ = find(t.watch_slots, t.int_keys, t.m[INT_BASE], t.m[INTS], first, second)
+    return link
+
+
+@njit
+def watch(t, link, first, second):
+    """Let an interaction wait for this id."""
+    mask = t.ints.shape[0] - 1
+    old, slot = find(t.watch_slots, t.int_keys, t.m[INT_BASE], t.m[INTS], first, second)
+    if t.watch_slots[slot] == U0:
+        t.m[WATCH_USED] += 1
+    t.int_keys[link & mask] = second
+    t.ints[link & mask].watch = old
+    t.watch_slots[slot] = slot_of(first, link)
+
+
+@njit
+def chain_length(t, link):
+    """How many held interactions wait for the same id."""
+    n = 0
+    while alive(link, t.m[INT_BASE], t.m[INTS]):
+        n += 1
+        link = np.int64(t.ints[link & (t.ints.shape[0] - 1)].watch)
+    return n
+
+
+@njit
+def answer_watchers(t, head, impression):
+    """An impression came: settle the interactions that named it, improve those that named its item."""
+    mask = t.ints.shape[0] - 1
+    i = t.imps[impression & (t.imps.shape[0] - 1)]
+    link = head
+    while alive(link, t.m[INT_BASE], t.m[INTS]):
+        p = link & mask
+        if t.ints[p].refers == BY_IMPRESSION:
+            if t.ints[p].credit == WAITING:
+                said = verdict(t, p, impression)
+                if said == ATTRIBUTED:
+                    recredit(t, link, impression)
+                else:
+                    set_credit(t, link, said)
+        elif t.ints[p].user == i.user:
+            delta = t.ints[p].at - i.at
+            if delta >= 0 and delta <= t.m[WINDOW] and improves(t, impression, p):
+                recredit(t, link, impression)
+        link = np.int64(t.ints[p].watch)
+
+
+@njit(cache=True, nogil=True)
+def apply_impressions(t, start, status, users, at, ids, items, combos, ledger_rows, hours):
+    """Store and credit impressions from row `start` on; returns the row that needs more room first, else the number of rows.
+
+    ids, items: uint64 (rows, 2) hashes. Sets status to DUPLICATE or OUTSIDE where that is so.
+    """
+    n = status.shape[0]
+    mask = t.imps.shape[0] - 1
+    for i in range(start, n):
+        if i + AHEAD < n and status[i + AHEAD] == 0:
+            prefetch(t.imp_slots, home(t.imp_slots, ids[i + AHEAD, 0]))
+            prefetch(t.users, users[i + AHEAD])
+        if i + AHEAD // 2 < n and status[i + AHEAD // 2] == 0:
+            a = np.int64(t.users[users[i + AHEAD // 2]].assigned)
+            if a >= 0:
+                prefetch(t.assigned, a)
+        if status[i] != 0:
+            continue
+        known, slot = find(t.imp_slots, t.imp_keys, t.m[IMP_BASE], t.m[IMPS], ids[i, 0], ids[i, 1])
+        if known != 0:
+            status[i] = DUPLICATE
+            continue
+        u = users[i]
+        named = watchers_of(t, ids[i, 0], ids[i, 1])
+        by_item = np.int64(0)
+        if t.m[ITEM_WATCHES] != 0:
+            first, second = item_key(items[i, 0], t.user_keys[u])
+            by_item = watchers_of(t, first, second)
+        waiting = 0
+        if named != 0 or by_item != 0:
+            waiting = chain_length(t, named) + chain_length(t, by_item)
+        if not has_room(t, 1 + 4 * waiting, assignments_of(t, u), 2 * waiting):
+            return i
+        if next_link(t.m[IMP_BASE], t.m[IMPS]) == 0:
+            t.m[IMPS] += 1
+        link = next_link(t.m[IMP_BASE], t.m[IMPS])
+        t.m[IMPS] += 1
+        p = link & mask
+        outside = 1 if t.users[u].assigned < 0 else 0
+        row = t.imps[p]
+        row.at = at[i]
+        row.item = items[i, 0]
+        row.user = u
+        row.combo = combos[i]
+        row.previous = t.users[u].impression
+        row.same_item = 0
+        row.clicks = 0
+        row.conversions = 0
+        row.hour = hours[i]
+        row.outside = outside
+        t.imp_keys[p] = ids[i, 1]
+        if t.imp_slots[slot] == U0:
+            t.m[IMPS_USED] += 1
+        t.imp_slots[slot] = slot_of(ids[i, 0], link)
+        t.users[u].impression = link
+        if t.m[ITEMS_ON] != 0:
+            put_item(t, link)
+        if outside != 0:
+            status[i] = OUTSIDE
+        credit_impression(t, link, 1, 0, 0, EVERY)
+        if named != 0:
+            answer_watchers(t, named, link)
+        if by_item != 0:
+            answer_watchers(t, by_item, link)
+    return n
+
+
+@njit(cache=True, nogil=True)
+def apply_interactions(t, start, status, users, at, ids, items, refers, kinds, values, currencies, ledger_rows, hours):
+    """Store and credit interactions from row `start` on; returns as apply_impressions, or NEED_ITEMS + row.
+
+    refers: BY_IMPRESSION, BY_ITEM or BY_NOTHING. Sets status to OUTSIDE where that is so.
+    """
+    n = status.shape[0]
+    mask = t.ints.shape[0] - 1
+    for i in range(start, n):
+        if i + AHEAD < n and status[i + AHEAD] == 0:
+            prefetch(t.imp_slots, home(t.imp_slots, ids[i + AHEAD, 0]))
+            prefetch(t.users, users[i + AHEAD])
+        if status[i] != 0:
+            continue
+        if refers[i] == BY_ITEM and t.m[ITEMS_ON] == 0:
+            return NEED_ITEMS + i
+        u = users[i]
+        if not has_room(t, 4, assignments_of(t, u), 0):
+            return i
+        if next_link(t.m[INT_BASE], t.m[INTS]) == 0:
+            t.m[INTS] += 1
+        link = next_link(t.m[INT_BASE], t.m[INTS])
+        t.m[INTS] += 1
+        p = link & mask
+        outside = 1 if t.users[u].assigned < 0 else 0
+        row = t.ints[p]
+        row.at = at[i]
+        row.value = values[i]
+        row.user = u
+        row.previous = t.users[u].interaction
+        row.watch = 0
+        row.hour = hours[i]
+        row.currency = currencies[i]
+        row.kind = kinds[i]
+        row.refers = refers[i]
+        row.outside = outside
+        t.users[u].interaction = link
+        if outside != 0:
+            status[i] = OUTSIDE
+        credit = NO_REFERENCE
+        source = np.int64(0)
+        if refers[i] == BY_IMPRESSION:
+            named, _ = find(t.imp_slots, t.imp_keys, t.m[IMP_BASE], t.m[IMPS], ids[i, 0], ids[i, 1])
+            if named == 0:
+                credit = WAITING
+                watch(t, link, ids[i, 0], ids[i, 1])
+            else:
+                credit = verdict(t, p, named)
+                if credit == ATTRIBUTED:
+                    source = named
+        elif refers[i] == BY_ITEM:
+            first, second = item_key(items[i, 0], t.user_keys[u])
+            watch(t, link, first, second)
+            t.m[ITEM_WATCHES] += 1
+            source = best_of_item(t, items[i, 0], u, at[i])
+            credit = ATTRIBUTED if source != 0 else WAITING
+        t.ints[p].credit = credit
+        show(t, p, source)
+        if outside == 0:
+            t.ledger[ledger_rows[i], L_CREDIT + credit] += 1
+        credit_interaction(t, link, 1, EVERY)
+        if source != 0:
+            mark_impression(t, source, p, 1)
+    return n
+
+
+@njit(cache=True, nogil=True)
+def orphan_waiting(t, count, unknown):
+    """The oldest `count` interactions leave: those that still wait become orphans for the reason `unknown`."""
+    for k in range(count):
+        link = next_link(t.m[INT_BASE], k)
+        if link == 0:
+            continue
+        p = link & (t.ints.shape[0] - 1)
+        if t.ints[p].credit == WAITING:
+            if t.m[LEDGER] + 2 > t.ledger_keys.shape[0]:
+                t.m[NEED_HOURS] = count - k
+                return k
+            set_credit(t, link, unknown)
+        if t.ints[p].refers == BY_ITEM:
+            t.m[ITEM_WATCHES] -= 1
+            t.ints[p].refers = BY_NOTHING
+    return count

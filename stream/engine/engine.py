@@ -1,0 +1,345 @@
+"""One partition's engine: takes the records of a step, keeps the state, puts out what changed."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.contracts.definitions import Definitions
+from stream.contracts.limits import MAX_SLICE_VALUES
+from stream.contracts.topics import FIELDS, Topic
+from stream.engine.assign import apply_assignments, drop_experiment
+from stream.engine.attribute import NEED_ITEMS, apply_impressions, apply_interactions, index_items, orphan_waiting
+from stream.engine.batch import NULL, TEXT_MASK, TEXT_SHIFT, Batch
+from stream.engine.emit import Emitter
+from stream.engine.experiments import Experiments
+from stream.engine.layout import (
+    BY_IMPRESSION, BY_ITEM, BY_NOTHING, CLICK, CONVERSION, IDS, IDS_BASE, IMP_BASE, IMPS, INT_BASE, INTS,
+    L_CONSUMED, LATE, MAX_DIMENSIONS, NEED_CELLS, NEED_FINE, NEED_HOURS, UNKNOWN_IMPRESSION, WINDOW,
+)  # fmt: skip
+from stream.engine.names import Names
+from stream.engine.outputs import Chunk, Outputs
+from stream.engine.screen import (
+    HOUR_MS, count_outcomes, dedupe, encode_combos, encode_users, hash_texts, ledger_rows_of, screen,
+)  # fmt: skip
+from stream.engine.tables import Store
+
+I64 = npt.NDArray[np.int64]
+USER_DIMENSIONS = ("country", "device", "segment")
+MAX_CURRENCIES = 300
+CLICK_KIND = "click"
+RINGS = {"ids": (IDS_BASE, IDS), "impressions": (IMP_BASE, IMPS), "interactions": (INT_BASE, INTS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What an engine needs to know of a step beside its records."""
+
+    number: int
+    planned_at_ms: int
+    caught_up: tuple[bool, bool, bool]
+    definitions: Definitions
+
+
+class Engine:
+    """The state of one partition and the function from a step to its outputs.
+
+    The same state and the same step give the same outputs. Nothing here reads a clock or does I/O.
+    """
+
+    def __init__(self, *, key: bytes, partition: int, partitions: int, definitions: Definitions) -> None:
+        """key: the deployment's 16 bytes for hashing ids."""
+        self.partition = partition
+        self.partitions = partitions
+        self.step = 0
+        self.clock_ms = -1
+        self.horizon_ms = -1
+        self.newest = [-1, -1, -1]
+        self.definitions = definitions
+        self._key = np.frombuffer(key, np.uint64).copy()
+        self._store = Store(self._key)
+        self._segments: dict[str, list[tuple[int, int]]] = {ring: [] for ring in RINGS}
+        self._segment_ms = -1
+        self._names: dict[str, Names] = {}
+        self._prepare()
+        self.experiments.define(definitions)
+
+    def _prepare(self) -> None:
+        definitions = self.definitions
+        unknown = [d for d in definitions.slice_dimensions if d not in FIELDS[Topic.IMPRESSIONS]]
+        if unknown or len(definitions.slice_dimensions) > MAX_DIMENSIONS:
+            raise ValueError(f"slice dimensions must be at most {MAX_DIMENSIONS} fields of impressions: {unknown}")
+        self.experiments = Experiments(self._store, self._dictionary("surface"), self._dictionary("currency"))
+        self._emitter = Emitter(self._store, self.experiments, self._dictionary)
+        for kind in (CLICK_KIND, *definitions.conversion_kinds):
+            self._dictionary("kind").code_of(kind)
+
+    def _dictionary(self, name: str) -> Names:
+        if name not in self._names:
+            limit = MAX_CURRENCIES if name == "currency" else MAX_SLICE_VALUES
+            self._names[name] = Names(limit, self._key)
+        return self._names[name]
+
+    @property
+    def newest_ms(self) -> tuple[int, int, int]:
+        """The largest accepted `at` by topic, -1 for none."""
+        return self.newest[0], self.newest[1], self.newest[2]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the state's arrays."""
+        return self._store.nbytes + self._emitter.nbytes + sum(names.nbytes for names in self._names.values())
+
+    # ---- a step
+
+    def execute(self, step: Step, batches: Mapping[Topic, Sequence[Batch]]) -> Outputs:
+        """Take the records of the next step, by topic in offset order; return what changed."""
+        if step.number != self.step + 1:
+            raise ValueError(f"step {step.number} cannot follow step {self.step}")
+        self._begin(step)
+        before = {ring: int(self._store.m[count]) for ring, (_, count) in RINGS.items()}
+        rows = 0
+        for topic in Topic:
+            for batch in batches.get(topic, ()):
+                rows += len(batch)
+                self._take(batch, step)
+        self._close_segments(before)
+        self._advance_clock(step.caught_up)
+        return self._emitter.outputs(step.number, rows, self.clock_ms, self.horizon_ms)
+
+    def live_chunks(self) -> list[Chunk]:
+        """All partials that rolling windows may still need."""
+        return self._emitter.live_chunks(self.clock_ms)
+
+    def _begin(self, step: Step) -> None:
+        self.step = step.number
+        if step.definitions != self.definitions:
+            self.definitions = step.definitions
+            for kind in (CLICK_KIND, *step.definitions.conversion_kinds):
+                self._dictionary("kind").code_of(kind)
+            self.experiments.define(step.definitions)
+        self._store.m[WINDOW] = step.definitions.attribution_window_ms
+        self._emitter.begin(step.number, self.clock_ms, self.definitions.slice_dimensions)
+        self._expire()
+        self._freeze()
+
+    def _expire(self) -> None:
+        window = self.definitions.attribution_window_ms
+        for ring, (base, count) in RINGS.items():
+            kept_for = window if ring == "impressions" else 0
+            segments = self._segments[ring]
+            leaving = 0
+            while segments and segments[0][1] + kept_for < self.horizon_ms:
+                leaving += segments.pop(0)[0]
+            if leaving and ring == "interactions":
+                while orphan_waiting(self._store.tables(), leaving, UNKNOWN_IMPRESSION) < leaving:
+                    self._store.room_for_hours(int(self._store.m[NEED_HOURS]))
+            self._store.forget(base, count, leaving)
+
+    def _close_segments(self, before: dict[str, int]) -> None:
+        self._segment_ms = max(self._segment_ms, self.clock_ms, *self.newest)
+        for ring, (_, count) in RINGS.items():
+            added = int(self._store.m[count]) - before[ring]
+            if added:
+                self._segments[ring].append((added, self._segment_ms))
+
+    def _freeze(self) -> None:
+        n = len(self.experiments.names)
+        ends = self._store.a["ends_at"][:n]
+        over = (ends < self.horizon_ms - self.definitions.attribution_window_ms) & (self._store.a["frozen"][:n] == 0)
+        for e in np.flatnonzero(over):
+            self._store.a["frozen"][e] = 1
+            drop_experiment(self._store.tables(), int(e))
+
+    def _advance_clock(self, caught_up: tuple[bool, bool, bool]) -> None:
+        behind = [newest for newest, done in zip(self.newest, caught_up, strict=True) if not done]
+        self.clock_ms = max(self.clock_ms, min(behind) if behind else max(self.newest))
+        if self.clock_ms >= 0:
+            self.horizon_ms = max(self.horizon_ms, self.clock_ms - self.definitions.allowed_lateness_ms)
+
+    # ---- a batch
+
+    def _take(self, batch: Batch, step: Step) -> None:
+        if not len(batch):
+            return
+        topic = batch.topic
+        at = np.ascontiguousarray(batch.fields[:, 1])
+        record_at = np.ascontiguousarray(batch.record_at_ms)
+        status = screen(
+            batch.status, at, record_at, step.planned_at_ms, self.horizon_ms, topic != Topic.ASSIGNMENTS
+        )
+        self._store.room_for_hours(len(np.unique(record_at // HOUR_MS)))
+        ledger_rows, hours = ledger_rows_of(self._store.tables(), int(topic), record_at)
+        consumed = np.bincount(ledger_rows)
+        self._store.a["ledger"][: len(consumed), L_CONSUMED] += consumed
+        take = (self._take_assignments, self._take_impressions, self._take_interactions)[topic]
+        take(batch, at, status, ledger_rows, hours)
+        accepted = at[(status <= 0) & (status != LATE)]
+        if len(accepted):
+            self.newest[topic] = max(self.newest[topic], int(accepted.max()))
+        count_outcomes(self._store.tables(), ledger_rows, status, batch.misrouted)
+        self._emitter.add_dead_letters(batch, status)
+
+    def _column(self, batch: Batch, field: str) -> I64:
+        return np.ascontiguousarray(batch.fields[:, FIELDS[batch.topic].index(field)])
+
+    def _hash(self, batch: Batch, field: str, status: I64) -> Any:
+        return hash_texts(batch.buf, self._column(batch, field), status, self._key)
+
+    def _users_of_new(self, batch: Batch, status: I64) -> I64:
+        self._store.room_for_ids(len(batch))
+        dedupe(self._store.tables(), self._hash(batch, "event_id", status), status, int(batch.topic))
+        self._store.room_for_users(len(batch))
+        users: I64 = encode_users(self._store.tables(), self._hash(batch, "user_id", status), status)
+        return users
+
+    def _take_assignments(self, batch: Batch, at: I64, status: I64, ledger_rows: I64, hours: I64) -> None:
+        experiments, arms = self._arms_of(batch, status)
+        users = self._users_of_new(batch, status)
+        slices = np.zeros(len(batch), np.int64)
+        for place, dimension in enumerate(USER_DIMENSIONS):
+            codes = self._dictionary(f"user.{dimension}").encode(batch.buf, self._column(batch, dimension), status)
+            slices |= codes << (10 * place)
+        event_ids = self._column(batch, "event_id")
+        id_bytes = int((event_ids[status == 0] & TEXT_MASK).sum())
+        self._store.room_for_assignments(len(batch), id_bytes)
+        self._run(
+            apply_assignments, status, users, experiments, arms, at, batch.buf, event_ids, slices,
+        )  # fmt: skip
+
+    def _arms_of(self, batch: Batch, status: I64) -> tuple[I64, I64]:
+        """Numbers of experiment and arm by row; rejects rows whose arm cannot be."""
+        experiments = np.zeros(len(batch), np.int64)
+        arms = np.zeros(len(batch), np.int64)
+        going_on = np.flatnonzero(status == 0)
+        texts = self._column(batch, "experiment"), self._column(batch, "arm")
+        named = self._hash(batch, "experiment", status)[going_on, 0]
+        pairs = named ^ mix_all(self._hash(batch, "arm", status)[going_on, 0])
+        _, first, inverse = np.unique(pairs, return_index=True, return_inverse=True)
+        order = np.argsort(first, kind="stable")  # numbers are given in the order of arrival
+        found = np.zeros((len(first), 3), np.int64)
+        for place in order:
+            i = going_on[first[place]]
+            found[place] = self.experiments.arm_of(text_at(batch, texts[0][i]), text_at(batch, texts[1][i]))
+        experiments[going_on] = found[inverse, 0]
+        arms[going_on] = found[inverse, 1]
+        status[going_on] = found[inverse, 2]
+        return experiments, arms
+
+    def _take_impressions(self, batch: Batch, at: I64, status: I64, ledger_rows: I64, hours: I64) -> None:
+        users = self._users_of_new(batch, status)
+        codes = np.zeros((len(batch), MAX_DIMENSIONS + 1), np.int64)
+        for place, dimension in enumerate(self.definitions.slice_dimensions):
+            column = self._column(batch, dimension)
+            codes[:, place] = self._dictionary(dimension).encode(batch.buf, column, status)
+        codes[:, MAX_DIMENSIONS] = self._dictionary("surface").encode(
+            batch.buf, self._column(batch, "surface"), status
+        )
+        self._store.room_for_combos(len(batch))
+        a = self._store.a
+        combos = encode_combos(self._store.tables(), codes, status, a["combo_slots"], a["combo_keys"])
+        self._store.room_for_impressions(len(batch))
+        ids, items = self._hash(batch, "impression_id", status), self._hash(batch, "item_id", status)
+        self._run(apply_impressions, status, users, at, ids, items, combos, ledger_rows, hours)
+
+    def _take_interactions(self, batch: Batch, at: I64, status: I64, ledger_rows: I64, hours: I64) -> None:
+        users = self._users_of_new(batch, status)
+        impression_ids, item_ids = self._column(batch, "impression_id"), self._column(batch, "item_id")
+        refers = np.where(impression_ids != NULL, BY_IMPRESSION, np.where(item_ids != NULL, BY_ITEM, BY_NOTHING))
+        kinds = self._kinds()[self._dictionary("kind").encode(batch.buf, self._column(batch, "kind"), status)]
+        currencies = self._dictionary("currency").encode(batch.buf, self._column(batch, "currency"), status)
+        values = self._column(batch, "value_minor")
+        values[values == NULL] = 0
+        self._store.room_for_interactions(len(batch))
+        ids, items = self._hash(batch, "impression_id", status), self._hash(batch, "item_id", status)
+        self._run(
+            apply_interactions, status, users, at, ids, items, refers, kinds, values, currencies, ledger_rows, hours,
+        )  # fmt: skip
+
+    def _kinds(self) -> I64:
+        """What each code of a kind means."""
+        classes = np.zeros(MAX_SLICE_VALUES + 2, np.int64)
+        classes[self._dictionary("kind").code_of(CLICK_KIND)] = CLICK
+        for kind in self.definitions.conversion_kinds:
+            classes[self._dictionary("kind").code_of(kind)] |= CONVERSION
+        return classes
+
+    def _run(self, kernel: Callable[..., int], status: I64, *columns: Any) -> None:
+        """Call a kernel until all rows are done, making the room it asks for in between."""
+        row = 0
+        while True:
+            row = kernel(self._store.tables(), row, status, *columns)
+            if row < 0:
+                row -= int(NEED_ITEMS)
+                self._store.room_for_item_index()
+                index_items(self._store.tables())
+            elif row >= len(status):
+                return
+            else:
+                m = self._store.m
+                self._store.room_for_cells(int(m[NEED_CELLS]))
+                self._store.room_for_hours(int(m[NEED_HOURS]))
+                self._store.room_for_fine(int(m[NEED_FINE]))
+
+    # ---- snapshots
+
+    def export(self) -> dict[str, npt.NDArray[Any]]:
+        """The whole state as arrays by name; `meta` is JSON."""
+        meta = {
+            "step": self.step,
+            "clock_ms": self.clock_ms,
+            "horizon_ms": self.horizon_ms,
+            "newest_ms": self.newest,
+            "definitions": self.definitions.to_json().decode(),
+            "segments": self._segments,
+            "segment_ms": self._segment_ms,
+            "names": {name: names.names for name, names in self._names.items()},
+            "experiments": self.experiments.export(),
+            "emitter": self._emitter.meta(),
+        }
+        arrays = {f"state.{name}": array.copy() for name, array in self._store.a.items() if name != "key"}
+        arrays |= self._emitter.export()
+        arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+        return arrays
+
+    @classmethod
+    def load(
+        cls, arrays: Mapping[str, npt.NDArray[Any]], *, key: bytes, partition: int, partitions: int,
+        definitions: Definitions,
+    ) -> Self:  # fmt: skip
+        """The engine that `export` described; the key must be that of the exporting one."""
+        meta = json.loads(bytes(arrays["meta"]))
+        exported = Definitions.from_json(meta["definitions"].encode())
+        engine = cls(key=key, partition=partition, partitions=partitions, definitions=exported)
+        engine.step, engine.clock_ms, engine.horizon_ms = meta["step"], meta["clock_ms"], meta["horizon_ms"]
+        engine.newest = list(meta["newest_ms"])
+        engine._segments = {ring: [tuple(s) for s in meta["segments"][ring]] for ring in RINGS}
+        engine._segment_ms = meta["segment_ms"]
+        held = {name.removeprefix("state."): array.copy() for name, array in arrays.items() if name.startswith("state.")}
+        engine._store = Store(engine._key, held | {"key": engine._key})
+        engine._names = {
+            name: Names(MAX_CURRENCIES if name == "currency" else MAX_SLICE_VALUES, engine._key, names)
+            for name, names in meta["names"].items()
+        }
+        engine._prepare()
+        engine.experiments.restore(meta["experiments"])
+        engine._emitter.restore(arrays, meta["emitter"])
+        return engine
+
+
+def text_at(batch: Batch, packed: int) -> str:
+    """One text of a batch."""
+    start, length = int(packed) >> TEXT_SHIFT, int(packed) & TEXT_MASK
+    return bytes(batch.buf[start : start + length]).decode("utf-8", "replace")
+
+
+def mix_all(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """`primitives.mix` of each key: without it the pairs (a, b) and (b, a) would be one."""
+    k = keys ^ (keys >> np.uint64(33))
+    k = k * np.uint64(0xFF51AFD7ED558CCD)
+    k = k ^ (k >> np.uint64(33))
+    k = k * np.uint64(0xC4CEB9FE1A85EC53)
+    return k ^ (k >> np.uint64(33))

@@ -1,0 +1,102 @@
+"""Experiments and arms as numbers, and which assignments are taken."""
+
+from typing import Any
+
+import numpy as np
+
+from stream.contracts.definitions import Definitions, Experiment, Policy
+from stream.contracts.limits import MAX_ARMS, MAX_EXPERIMENTS
+from stream.contracts.reasons import Reason, status_of
+from stream.engine.credit import ALWAYS
+from stream.engine.index import grown, power_of_two
+from stream.engine.layout import AS_OF, EXCLUDE, FIRST
+from stream.engine.names import Names
+from stream.engine.tables import Store
+
+POLICIES = {Policy.EXCLUDE: EXCLUDE, Policy.FIRST: FIRST, Policy.AS_OF: AS_OF}
+EXPERIMENT_FIELD, ARM_FIELD = 3, 4
+BY_EXPERIMENT = ("policy", "frozen", "ends_at", "currency", "has_surfaces", "surfaces")
+
+
+class Experiments:
+    """Names by number: experiment e, arm `e * MAX_ARMS + place`. The rules kernels need stand in the store's arrays."""
+
+    def __init__(self, store: Store, surfaces: Names, currencies: Names) -> None:
+        """Nothing known yet."""
+        self.store = store
+        self.surfaces = surfaces
+        self.currencies = currencies
+        self.names: list[str] = []
+        self.arms: list[list[str]] = []
+        self._numbers: dict[str, int] = {}
+        self._definitions = Definitions()
+
+    def define(self, definitions: Definitions) -> None:
+        """Take the rules of all experiments, known and declared."""
+        self._definitions = definitions
+        for experiment in definitions.experiments:
+            self._number(experiment.name)
+        for name in self.names:
+            self._write_rules(self._numbers[name], definitions.experiment(name))
+
+    def running(self) -> int:
+        """How many experiments are not frozen."""
+        return len(self.names) - int(self.store.a["frozen"][: len(self.names)].sum())
+
+    def arm_of(self, experiment: str, arm: str) -> tuple[int, int, int]:
+        """(experiment number, arm number, 0), or (-1, -1, status) when the assignment is rejected."""
+        number = self._numbers.get(experiment, -1)
+        if number < 0:
+            if self.running() >= MAX_EXPERIMENTS:
+                return -1, -1, status_of(Reason.TOO_MANY_EXPERIMENTS, EXPERIMENT_FIELD)
+            number = self._number(experiment)
+            self._write_rules(number, self._definitions.experiment(experiment))
+        arms = self.arms[number]
+        if arm not in arms:
+            declared = self._definitions.experiment(experiment).arms
+            if declared and arm not in declared:
+                return -1, -1, status_of(Reason.UNKNOWN_ARM, ARM_FIELD)
+            if len(arms) >= MAX_ARMS:
+                return -1, -1, status_of(Reason.TOO_MANY_ARMS, ARM_FIELD)
+            arms.append(arm)
+        return number, number * MAX_ARMS + arms.index(arm), 0
+
+    def names_of_arms(self) -> tuple[Any, Any]:
+        """Object arrays by arm number: experiment name, arm name."""
+        experiments = np.full(len(self.names) * MAX_ARMS, "", object)
+        arms = np.full(len(self.names) * MAX_ARMS, "", object)
+        for number, name in enumerate(self.names):
+            first = number * MAX_ARMS
+            experiments[first : first + MAX_ARMS] = name
+            arms[first : first + len(self.arms[number])] = self.arms[number]
+        return experiments, arms
+
+    def export(self) -> dict[str, Any]:
+        """Names in order."""
+        return {"names": self.names, "arms": self.arms}
+
+    def restore(self, exported: dict[str, Any]) -> None:
+        """Take the names of an export; the rules are in the store already."""
+        self.names = list(exported["names"])
+        self.arms = [list(arms) for arms in exported["arms"]]
+        self._numbers = {name: number for number, name in enumerate(self.names)}
+
+    def _number(self, name: str) -> int:
+        if name not in self._numbers:
+            self._numbers[name] = len(self.names)
+            self.names.append(name)
+            self.arms.append([])
+            if len(self.names) > len(self.store.a["policy"]):
+                rows = power_of_two(len(self.names))
+                self.store.put(**{array: grown(self.store.a[array], rows) for array in BY_EXPERIMENT})
+        return self._numbers[name]
+
+    def _write_rules(self, number: int, experiment: Experiment) -> None:
+        a = self.store.a
+        a["policy"][number] = POLICIES[experiment.policy]
+        a["ends_at"][number] = ALWAYS if experiment.ends_at_ms is None else experiment.ends_at_ms
+        a["currency"][number] = self.currencies.code_of(experiment.currency or self._definitions.currency)
+        a["has_surfaces"][number] = bool(experiment.surfaces)
+        a["surfaces"][number] = 0
+        for surface in experiment.surfaces:
+            a["surfaces"][number, self.surfaces.code_of(surface)] = 1

@@ -1,0 +1,143 @@
+"""Hash indexes of the state: by 128-bit id over rows that live in rings, and by a pair of integers over small tables.
+
+Rows in rings are named by *links*: 32-bit sequence numbers from 1 on that wrap around and skip 0. The row of a link stands at
+`link & (capacity - 1)`; it is alive while `(link - base) mod 2**32 < count`. So links survive the growth of a ring, and expiry
+is a move of `base`.
+
+An id slot is `tag << 32 | link`, the tag being the upper 32 bits of the id's first half; the second half is kept outside, in
+`keys`. Slots of dead rows are skipped when looking, reused when inserting, and dropped when the table is rebuilt.
+"""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from stream.engine.primitives import LOW32, U0, U32, U64, mix
+
+LINK_MASK = 0xFFFFFFFF
+MAX_LOAD = 0.7
+
+
+@njit(inline="always")
+def alive(link, base, count):
+    """Whether the row of this link is still in its ring."""
+    return link != 0 and ((link - base) & LINK_MASK) < count
+
+
+@njit(inline="always")
+def home(slots, first):
+    """Where an id is looked for first."""
+    return np.int64(((first >> U32) * U64(slots.shape[0])) >> U32)
+
+
+@njit(inline="always")
+def find(slots, keys, base, count, first, second):
+    """(link or 0, slot): the slot holds the id, or is where it belongs; -1 when the table is full."""
+    n = slots.shape[0]
+    mask = keys.shape[0] - 1
+    tag = first >> U32
+    j = home(slots, first)
+    free = np.int64(-1)
+    for _ in range(n):
+        s = slots[j]
+        if s == U0:
+            return np.int64(0), (free if free >= 0 else j)
+        link = np.int64(s & LOW32)
+        if ((link - base) & LINK_MASK) >= count:
+            if free < 0:
+                free = j
+        elif (s >> U32) == tag and keys[link & mask] == second:
+            return link, j
+        j += 1
+        if j == n:
+            j = np.int64(0)
+    return np.int64(0), free
+
+
+@njit(inline="always")
+def slot_of(first, link):
+    """The slot that names this row under this id."""
+    return ((first >> U32) << U32) | U64(link)
+
+
+@njit(cache=True, nogil=True)
+def rebuild(slots, size, base, count):
+    """All live slots re-homed into a table of `size` slots: (table, live slots)."""
+    out = np.zeros(size, np.uint64)
+    live = 0
+    for i in range(slots.shape[0]):
+        s = slots[i]
+        if s == U0 or ((np.int64(s & LOW32) - base) & LINK_MASK) >= count:
+            continue
+        j = np.int64(((s >> U32) * U64(size)) >> U32)
+        while out[j] != U0:
+            j += 1
+            if j == size:
+                j = 0
+        out[j] = s
+        live += 1
+    return out, live
+
+
+def slots_for(rows: int) -> int:
+    """Table size that keeps `rows` entries at half load."""
+    return max(1024, 2 * rows)
+
+
+def power_of_two(rows: int) -> int:
+    """The smallest power of two that is at least `rows`."""
+    return 1 << max(4, (rows - 1).bit_length())
+
+
+def grown_ring(array: npt.NDArray[Any], capacity: int, base: int, count: int) -> npt.NDArray[Any]:
+    """The live rows of a ring in a larger one."""
+    out = np.zeros(capacity, array.dtype)
+    links = (base + np.arange(count, dtype=np.int64)) & LINK_MASK
+    out[links & (capacity - 1)] = array[links & (len(array) - 1)]
+    return out
+
+
+def grown(array: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
+    """The array with room for `rows` rows, new ones zero."""
+    out = np.zeros((rows, *array.shape[1:]), array.dtype)
+    out[: len(array)] = array
+    return out
+
+
+# ------------------------------------------------------------------ pairs of integers
+
+
+@njit(inline="always")
+def pair_find(slots, keys, a, b):
+    """Row of the pair, or -1 - slot where it belongs. `slots` int32, a power of two long and never full."""
+    last = slots.shape[0] - 1
+    j = np.int64(mix(mix(U64(a)) ^ U64(b)) & U64(last))
+    for _ in range(last + 1):
+        s = slots[j]
+        if s == 0:
+            return -1 - j
+        if keys[s - 1, 0] == a and keys[s - 1, 1] == b:
+            return np.int64(s - 1)
+        j = (j + 1) & last
+    return np.int64(-(1 << 62))
+
+
+@njit(inline="always")
+def pair_put(slots, keys, row, miss, a, b):
+    """Give the pair the next row; `miss` is what pair_find answered."""
+    keys[row, 0] = a
+    keys[row, 1] = b
+    slots[-1 - miss] = np.int32(row + 1)
+
+
+@njit(cache=True, nogil=True)
+def pair_slots(keys, count, size):
+    """A fresh table of `size` slots (a power of two) over the first `count` keys."""
+    slots = np.zeros(size, np.int32)
+    for r in range(count):
+        miss = pair_find(slots, keys, keys[r, 0], keys[r, 1])
+        slots[-1 - miss] = np.int32(r + 1)
+    return slots

@@ -1,0 +1,101 @@
+"""What the state is made of: row layouts, counters and the tuple of arrays that kernels receive.
+
+Bytes per entry, index slots included: remembered id 8 + 16, impression 56 + 16, interaction 64 + 16 when it waits,
+user 20 + 16, user in an experiment 80 + the length of the assignment's event_id.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+I64 = npt.NDArray[np.int64]
+
+PANE_MS = 10_000  # panes of slice `all`
+SLICE_PANE_MS = 60_000  # panes of all other slices
+CHUNK_MS = 300_000  # panes published together to the second agent
+ROLLING_MS = 86_400_000  # the longest rolling window
+QUIET_MS = 600_000  # an open pane untouched for so long is closed
+MAX_DIMENSIONS = 7
+
+USER = np.dtype([("assigned", "i4"), ("impression", "u4"), ("interaction", "u4")])
+IMPRESSION = np.dtype(
+    [("at", "i8"), ("item", "u8"), ("user", "i4"), ("combo", "i4"), ("previous", "u4"), ("same_item", "u4"),
+     ("clicks", "i4"), ("conversions", "i4"), ("hour", "i4"), ("outside", "i4")]
+)  # fmt: skip
+INTERACTION = np.dtype(
+    [("at", "i8"), ("value", "i8"), ("shown_at", "i8"), ("user", "i4"), ("combo", "i4"), ("impression", "u4"),
+     ("previous", "u4"), ("watch", "u4"), ("hour", "i4"), ("currency", "i2"), ("kind", "i1"), ("credit", "i1"),
+     ("refers", "i1"), ("outside", "i1"), ("spare", "i2")]
+)  # fmt: skip
+# One row per user and experiment; under as_of one per assignment, newest first, sums in the `own` row of the arm.
+ASSIGNED = np.dtype(
+    [("at", "i8"), ("revenue", "i8"), ("id_pos", "i8"), ("next", "i4"), ("own", "i4"), ("fine", "i4"), ("ea", "i4"),
+     ("slice", "i4"), ("impressions", "i4"), ("clicked", "i4"), ("converted", "i4"), ("clicks", "i4"),
+     ("conversions", "i4"), ("id_len", "i4"), ("experiment", "i2"), ("flags", "i2")]
+)  # fmt: skip
+
+MIXED, EXCLUDED = 1, 2  # flags of an ASSIGNED row
+EXCLUDE, FIRST, AS_OF = 0, 1, 2  # policies
+CLICK, CONVERSION = 1, 2  # bits of a kind; 0 is another word
+BY_NOTHING, BY_IMPRESSION, BY_ITEM = 0, 1, 2
+# Credit.* of contracts.reasons, in the order of the ledger's columns
+ATTRIBUTED, WAITING, NO_REFERENCE, UNKNOWN_IMPRESSION, OTHER_USER, OUTSIDE_WINDOW = range(6)
+# status of a row of a batch beyond decoding: below 0 not rejected and not counted
+LATE, DUPLICATE, OUTSIDE = -1, -2, -3
+
+# columns of `fine` (changes since the last fold, per arm and user slice combination)
+(F_ASSIGNED, F_EXPOSED, F_Y, F_X, F_C, F_K, F_O, F_MIXED_USERS, F_MIXED_EVENTS, F_BEFORE, F_FOREIGN,
+ F_YY, F_XX, F_XY, F_CC, F_CY, F_KK, F_OO) = range(18)  # fmt: skip
+W_R, W_RR, W_RO = range(3)  # the two-word columns beside them
+FINE_COLUMNS, WIDE_COLUMNS = 18, 3
+
+# columns of the ledger's table
+(L_CONSUMED, L_COUNTED, L_DUPLICATE, L_LATE, L_OUTSIDE, L_REJECTED, L_CREDIT) = range(7)
+L_MISROUTED = L_CREDIT + 6
+LEDGER_COLUMNS = L_MISROUTED + 1
+
+# counters in `m`
+(USERS, USERS_USED, IDS_BASE, IDS, IDS_USED, IMP_BASE, IMPS, IMPS_USED, ITEMS_ON, ITEMS_USED, INT_BASE, INTS,
+ WATCH_USED, ITEM_WATCHES, ASG, ASG_FREE, ARENA, SCRATCH, FINE, FINE_TOUCHED, LEDGER, WINDOW, COMBOS,
+ NEED_CELLS, NEED_HOURS, NEED_FINE) = range(26)  # fmt: skip
+
+
+class Tables(NamedTuple):
+    """The arrays of the state as kernels see them; rebuilt whenever one grows."""
+
+    m: I64
+    key: npt.NDArray[np.uint64]  # the two words of the hash key
+    user_keys: npt.NDArray[np.uint64]
+    user_slots: npt.NDArray[np.uint64]
+    users: npt.NDArray[np.void]
+    id_keys: npt.NDArray[np.uint64]
+    id_slots: npt.NDArray[np.uint64]
+    imp_keys: npt.NDArray[np.uint64]
+    imp_slots: npt.NDArray[np.uint64]
+    imps: npt.NDArray[np.void]
+    item_slots: npt.NDArray[np.uint64]
+    int_keys: npt.NDArray[np.uint64]
+    watch_slots: npt.NDArray[np.uint64]
+    ints: npt.NDArray[np.void]
+    assigned: npt.NDArray[np.void]
+    arena: npt.NDArray[np.uint8]  # event_ids of assignments
+    scratch_keys: I64  # (rows, 2): arm << 32 | combination, pane
+    scratch_slots: npt.NDArray[np.int32]
+    scratch: I64  # (rows, 6): COUNTS
+    fine_keys: I64  # (rows, 2): arm, user slice
+    fine_slots: npt.NDArray[np.int32]
+    fine: I64
+    wide: I64
+    fine_touched: npt.NDArray[np.int32]
+    ledger_keys: I64  # (rows, 2): topic, hour
+    ledger_slots: npt.NDArray[np.int32]
+    ledger: I64
+    ledger_touched: npt.NDArray[np.int64]  # step that touched the row last
+    combo_surface: npt.NDArray[np.int32]
+    policy: npt.NDArray[np.int8]  # by experiment, as all below
+    frozen: npt.NDArray[np.int8]
+    ends_at: I64
+    currency: npt.NDArray[np.int32]
+    has_surfaces: npt.NDArray[np.int8]
+    surfaces: npt.NDArray[np.int8]  # (experiment, surface)

@@ -1,0 +1,209 @@
+"""The front of a step: which rows go on, their users, their repeats, their texts as codes."""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+import numpy as np
+from numba import njit
+
+from stream.contracts.limits import FUTURE_MS
+from stream.contracts.reasons import Reason, status_of
+from stream.engine.batch import NULL
+from stream.engine.credit import restate
+from stream.engine.index import find, home, pair_find, pair_put, slot_of
+from stream.engine.layout import (
+    COMBOS, DUPLICATE, IDS, IDS_BASE, IDS_USED, L_COUNTED, L_DUPLICATE, L_LATE, L_MISROUTED, L_OUTSIDE, L_REJECTED,
+    LATE, OUTSIDE, USERS, USERS_USED,
+)  # fmt: skip
+from stream.engine.primitives import U0, U64, hash128, mix, prefetch
+
+AHEAD = 24
+SKEW_MS = 3_600_000  # a Kafka record time further ahead of the planner's clock is not believed
+FUTURE = status_of(Reason.FUTURE_TIMESTAMP, 1)
+
+HOUR_MS = 3_600_000
+
+
+@njit(cache=True, nogil=True)
+def screen(decoded, at, record_at, planned_at, horizon, may_be_late):
+    """Status of each row after the rules of time: rejected as decoded or for the future, LATE, or 0."""
+    n = decoded.shape[0]
+    status = np.empty(n, np.int64)
+    for i in range(n):
+        status[i] = decoded[i]
+        if decoded[i] != 0:
+            continue
+        received = min(record_at[i], planned_at + SKEW_MS) if record_at[i] >= 0 else planned_at
+        if at[i] > received + FUTURE_MS:
+            status[i] = FUTURE
+        elif may_be_late and at[i] < horizon:
+            status[i] = LATE
+    return status
+
+
+@njit(cache=True, nogil=True)
+def hash_texts(buf, packed, status, key):
+    """128-bit ids of a text column, uint64 (rows, 2); zeros where null or not going on."""
+    n = packed.shape[0]
+    out = np.zeros((n, 2), np.uint64)
+    for i in range(n):
+        x = packed[i]
+        if status[i] == 0 and x != NULL:
+            out[i, 0], out[i, 1] = hash128(buf, x >> 20, x & 0xFFFFF, key[0], key[1])
+            if out[i, 0] == U0:
+                out[i, 0] = U64(1)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def encode_users(t, ids, status):
+    """The user's row for each id, new users added; room for all rows is the caller's duty."""
+    n = status.shape[0]
+    out = np.zeros(n, np.int64)
+    for i in range(n):
+        if i + AHEAD < n:
+            prefetch(t.user_slots, home(t.user_slots, ids[i + AHEAD, 0]))
+        if status[i] != 0:
+            continue
+        link, slot = find(t.user_slots, t.user_keys, 1, t.m[USERS], ids[i, 0], ids[i, 1])
+        if link == 0:
+            t.m[USERS] += 1
+            link = t.m[USERS]
+            t.user_keys[link] = ids[i, 1]
+            t.user_slots[slot] = slot_of(ids[i, 0], link)
+            t.users[link].assigned = -1
+            t.users[link].impression = 0
+            t.users[link].interaction = 0
+            t.m[USERS_USED] += 1
+        out[i] = link
+    return out
+
+
+@njit(cache=True, nogil=True)
+def dedupe(t, ids, status, topic):
+    """Mark repeats DUPLICATE and remember the new ids; one space of ids for each topic."""
+    n = status.shape[0]
+    salt = mix(U64(topic + 1))
+    mask = t.id_keys.shape[0] - 1
+    for i in range(n):
+        if i + AHEAD < n:
+            prefetch(t.id_slots, home(t.id_slots, ids[i + AHEAD, 0] ^ salt))
+        if status[i] != 0:
+            continue
+        first = ids[i, 0] ^ salt
+        link, slot = find(t.id_slots, t.id_keys, t.m[IDS_BASE], t.m[IDS], first, ids[i, 1])
+        if link != 0:
+            status[i] = DUPLICATE
+            continue
+        link = (t.m[IDS_BASE] + t.m[IDS]) & 0xFFFFFFFF
+        t.m[IDS] += 1
+        if link == 0:
+            link = 1
+            t.m[IDS] += 1
+        t.id_keys[link & mask] = ids[i, 1]
+        if t.id_slots[slot] == U0:
+            t.m[IDS_USED] += 1
+        t.id_slots[slot] = slot_of(first, link)
+
+
+@njit(cache=True, nogil=True)
+def encode_names(buf, packed, status, key, slots, keys, count, limit, codes, fresh):
+    """Codes of a text column of few values; new ones are added while there are fewer than `limit`.
+
+    Null is 0, a value beyond the limit 1. `fresh` receives the rows that brought a new value; returns how many.
+    """
+    n = packed.shape[0]
+    k = 0
+    last_at = np.int64(-1)
+    for i in range(n):
+        if status[i] != 0:
+            continue
+        x = packed[i]
+        if x == NULL:
+            codes[i] = 0
+            continue
+        pos = x >> 20
+        length = x & 0xFFFFF
+        if last_at >= 0:
+            y = packed[last_at]
+            if y != NULL and (y & 0xFFFFF) == length:
+                q = y >> 20
+                same = True
+                for j in range(length):
+                    if buf[pos + j] != buf[q + j]:
+                        same = False
+                        break
+                if same:
+                    codes[i] = codes[last_at]
+                    continue
+        first, second = hash128(buf, pos, length, key[0], key[1])
+        link, slot = find(slots, keys, 1, count + k, first, second)
+        if link == 0:
+            if count + k >= limit:
+                codes[i] = 1
+                continue
+            link = np.int64(count + k + 1)
+            keys[link] = second
+            slots[slot] = slot_of(first, link)
+            fresh[k] = i
+            k += 1
+        codes[i] = link - 1
+        last_at = i
+    return k
+
+
+@njit(cache=True, nogil=True)
+def encode_combos(t, codes, status, slots, keys):
+    """One code for each combination of eight codes (seven slice dimensions and the surface, last)."""
+    n = status.shape[0]
+    out = np.zeros(n, np.int64)
+    for i in range(n):
+        if status[i] != 0:
+            continue
+        a = np.int64(codes[i, 0]) | codes[i, 1] << 16 | codes[i, 2] << 32 | codes[i, 3] << 48
+        b = np.int64(codes[i, 4]) | codes[i, 5] << 16 | codes[i, 6] << 32 | codes[i, 7] << 48
+        r = pair_find(slots, keys, a, b)
+        if r < 0:
+            miss = r
+            r = t.m[COMBOS]
+            t.m[COMBOS] = r + 1
+            pair_put(slots, keys, r, miss, a, b)
+            t.combo_surface[r] = codes[i, 7]
+        out[i] = r
+    return out
+
+
+@njit(cache=True, nogil=True)
+def ledger_rows_of(t, topic, record_at):
+    """(row of the ledger, hour) for each record; room for the new hours is the caller's duty."""
+    n = record_at.shape[0]
+    rows = np.zeros(n, np.int64)
+    hours = np.zeros(n, np.int64)
+    last_hour = np.int64(-(1 << 62))
+    row = np.int64(0)
+    for i in range(n):
+        hour = record_at[i] // HOUR_MS
+        if hour != last_hour:
+            restate(t, topic, hour, 0, 0)
+            row = pair_find(t.ledger_slots, t.ledger_keys, np.int64(topic), np.int64(hour))
+            last_hour = hour
+        rows[i] = row
+        hours[i] = hour
+    return rows, hours
+
+
+@njit(cache=True, nogil=True)
+def count_outcomes(t, rows, status, misrouted):
+    """Add each record's outcome to its hour."""
+    for i in range(status.shape[0]):
+        s = status[i]
+        column = L_COUNTED
+        if s > 0:
+            column = L_REJECTED
+        elif s == LATE:
+            column = L_LATE
+        elif s == DUPLICATE:
+            column = L_DUPLICATE
+        elif s == OUTSIDE:
+            column = L_OUTSIDE
+        t.ledger[rows[i], column] += 1
+        if misrouted[i]:
+            t.ledger[rows[i], L_MISROUTED] += 1

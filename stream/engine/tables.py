@@ -1,0 +1,195 @@
+"""The arrays of the state with their growth and expiry: no rule of counting lives here."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.engine.index import (
+    LINK_MASK, MAX_LOAD, grown, grown_ring, pair_slots, power_of_two, rebuild, slots_for,
+)  # fmt: skip
+from stream.engine.layout import (
+    ARENA, ASG, ASG_FREE, ASSIGNED, COMBOS, FINE, FINE_COLUMNS, IDS, IDS_BASE, IDS_USED, IMP_BASE, IMPRESSION, IMPS,
+    IMPS_USED, INT_BASE, INTERACTION, INTS, ITEMS_ON, ITEMS_USED, LEDGER, LEDGER_COLUMNS, SCRATCH, USER, USERS,
+    USERS_USED, WATCH_USED, WIDE_COLUMNS, Tables,
+)  # fmt: skip
+
+Array = npt.NDArray[Any]
+SMALL = 1 << 10
+
+
+class Store:
+    """Named arrays `a` and counters `m`; `tables()` is what kernels get. Kernels never grow anything."""
+
+    def __init__(self, key: npt.NDArray[np.uint64], arrays: dict[str, Array] | None = None) -> None:
+        """Empty, or with the arrays of an export."""
+        self.a: dict[str, Array] = arrays if arrays is not None else _empty(key)
+        self._tables: Tables | None = None
+
+    @property
+    def m(self) -> npt.NDArray[np.int64]:
+        """The counters."""
+        return self.a["m"]
+
+    def tables(self) -> Tables:
+        """The arrays as one tuple."""
+        if self._tables is None:
+            self._tables = Tables(**{name: self.a[name] for name in Tables._fields})
+        return self._tables
+
+    def put(self, **arrays: Array) -> None:
+        """Replace arrays."""
+        self.a.update(arrays)
+        self._tables = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(array.nbytes for array in self.a.values())
+
+    # ---- room
+
+    def room_for_users(self, rows: int) -> None:
+        """Make room for so many new users."""
+        need = int(self.m[USERS]) + rows + 2
+        if need > len(self.a["users"]):
+            capacity = power_of_two(need)
+            users = grown(self.a["users"], capacity)
+            users["assigned"][len(self.a["users"]) :] = -1
+            self.put(users=users, user_keys=grown(self.a["user_keys"], capacity))
+        self._room_in_slots("user_slots", USERS_USED, 1, int(self.m[USERS]), rows)
+
+    def room_for_ids(self, rows: int) -> None:
+        """Make room for so many new event ids."""
+        self._room_in_ring(("id_keys",), IDS_BASE, IDS, rows)
+        self._room_in_slots("id_slots", IDS_USED, int(self.m[IDS_BASE]), int(self.m[IDS]), rows)
+
+    def room_for_impressions(self, rows: int) -> None:
+        """Make room for so many new impressions."""
+        self._room_in_ring(("imps", "imp_keys"), IMP_BASE, IMPS, rows)
+        base, count = int(self.m[IMP_BASE]), int(self.m[IMPS])
+        self._room_in_slots("imp_slots", IMPS_USED, base, count, rows)
+        if self.m[ITEMS_ON]:
+            self._room_in_slots("item_slots", ITEMS_USED, base, count, rows)
+
+    def room_for_item_index(self) -> None:
+        """Make room to index all held impressions by user and item."""
+        self._room_in_slots("item_slots", ITEMS_USED, int(self.m[IMP_BASE]), int(self.m[IMPS]), int(self.m[IMPS]))
+
+    def room_for_interactions(self, rows: int) -> None:
+        """Make room for so many new interactions."""
+        self._room_in_ring(("ints", "int_keys"), INT_BASE, INTS, rows)
+        self._room_in_slots("watch_slots", WATCH_USED, int(self.m[INT_BASE]), int(self.m[INTS]), rows)
+
+    def room_for_assignments(self, rows: int, id_bytes: int) -> None:
+        """Make room for so many new assignments with event_ids of so many bytes together."""
+        if int(self.m[ASG]) + rows > len(self.a["assigned"]):
+            self.put(assigned=grown(self.a["assigned"], power_of_two(int(self.m[ASG]) + rows)))
+        if int(self.m[ARENA]) + id_bytes > len(self.a["arena"]):
+            self.put(arena=grown(self.a["arena"], power_of_two(int(self.m[ARENA]) + id_bytes)))
+        self.room_for_fine(2 * rows)
+
+    def room_for_fine(self, rows: int) -> None:
+        """Make room for so many new combinations of arm and user slice."""
+        need = int(self.m[FINE]) + rows + 16
+        if need > len(self.a["fine_keys"]):
+            self._grow_pairs("fine", int(self.m[FINE]), need, ("fine", "wide", "fine_touched"))
+
+    def room_for_combos(self, rows: int) -> None:
+        """Make room for so many new combinations of slice values."""
+        need = int(self.m[COMBOS]) + rows
+        if need > len(self.a["combo_keys"]):
+            self._grow_pairs("combo", int(self.m[COMBOS]), need, ("combo_surface",))
+
+    def room_for_hours(self, rows: int) -> None:
+        """Make room for so many new hours of the ledger."""
+        need = int(self.m[LEDGER]) + rows
+        if need > len(self.a["ledger_keys"]):
+            self._grow_pairs("ledger", int(self.m[LEDGER]), need, ("ledger", "ledger_touched", "ledger_fragment"))
+
+    def room_for_cells(self, rows: int) -> None:
+        """Make room for so many more panes touched in this step."""
+        need = int(self.m[SCRATCH]) + rows
+        if need > len(self.a["scratch_keys"]):
+            self._grow_pairs("scratch", int(self.m[SCRATCH]), need, ("scratch",))
+
+    def _grow_pairs(self, name: str, count: int, need: int, values: tuple[str, ...]) -> None:
+        capacity = power_of_two(need)
+        keys = grown(self.a[f"{name}_keys"], capacity)
+        self.put(**{f"{name}_keys": keys, f"{name}_slots": pair_slots(keys, count, 2 * capacity)})
+        self.put(**{value: grown(self.a[value], capacity) for value in values})
+
+    def _room_in_ring(self, names: tuple[str, ...], base: int, count: int, rows: int) -> None:
+        need = int(self.m[count]) + rows + 2
+        if need > len(self.a[names[0]]):
+            capacity = power_of_two(need)
+            old_base, old_count = int(self.m[base]), int(self.m[count])
+            self.put(**{name: grown_ring(self.a[name], capacity, old_base, old_count) for name in names})
+
+    def _room_in_slots(self, name: str, used: int, base: int, count: int, rows: int) -> None:
+        slots = self.a[name]
+        if int(self.m[used]) + rows <= MAX_LOAD * len(slots):
+            return
+        slots, live = rebuild(slots, len(slots), base, count)
+        if slots_for(live + rows) > len(slots):
+            slots, live = rebuild(slots, power_of_two(slots_for(live + rows)), base, count)
+        self.m[used] = live
+        self.put(**{name: slots})
+
+    # ---- expiry
+
+    def close_hours(self, keep: npt.NDArray[np.bool_]) -> None:
+        """Drop all rows of the ledger but those to keep (bool, one per row)."""
+        rows = np.flatnonzero(keep)
+        for name in ("ledger_keys", "ledger", "ledger_touched", "ledger_fragment"):
+            self.a[name][: len(rows)] = self.a[name][rows]
+        self.m[LEDGER] = len(rows)
+        self.put(ledger_slots=pair_slots(self.a["ledger_keys"], len(rows), len(self.a["ledger_slots"])))
+
+    def forget(self, base: int, count: int, rows: int) -> None:
+        """The oldest `rows` rows of a ring leave."""
+        self.m[base] = (int(self.m[base]) + rows) & LINK_MASK
+        self.m[count] -= rows
+
+
+def _empty(key: npt.NDArray[np.uint64]) -> dict[str, Array]:
+    m = np.zeros(32, np.int64)
+    m[[IDS_BASE, IMP_BASE, INT_BASE]] = 1
+    m[ASG_FREE] = -1
+    m[COMBOS] = 1  # combination 0: all dimensions unknown
+    users = np.zeros(SMALL, USER)
+    users["assigned"] = -1
+    a: dict[str, Array] = {
+        "m": m,
+        "key": key,
+        "users": users,
+        "user_keys": np.zeros(SMALL, np.uint64),
+        "id_keys": np.zeros(SMALL, np.uint64),
+        "imps": np.zeros(SMALL, IMPRESSION),
+        "imp_keys": np.zeros(SMALL, np.uint64),
+        "ints": np.zeros(SMALL, INTERACTION),
+        "int_keys": np.zeros(SMALL, np.uint64),
+        "assigned": np.zeros(SMALL, ASSIGNED),
+        "arena": np.zeros(SMALL, np.uint8),
+        "scratch": np.zeros((SMALL, 6), np.int64),
+        "fine": np.zeros((SMALL, FINE_COLUMNS), np.int64),
+        "wide": np.zeros((SMALL, WIDE_COLUMNS, 2), np.int64),
+        "fine_touched": np.zeros(SMALL, np.int32),
+        "ledger": np.zeros((SMALL, LEDGER_COLUMNS), np.int64),
+        "ledger_touched": np.zeros(SMALL, np.int64),
+        "ledger_fragment": np.zeros(SMALL, np.int64),
+        "combo_surface": np.zeros(SMALL, np.int32),
+        "policy": np.zeros(16, np.int8),
+        "frozen": np.zeros(16, np.int8),
+        "ends_at": np.zeros(16, np.int64),
+        "currency": np.zeros(16, np.int32),
+        "has_surfaces": np.zeros(16, np.int8),
+        "surfaces": np.zeros((16, 1024), np.int8),
+    }
+    for name in ("user", "id", "imp", "item", "watch"):
+        a[f"{name}_slots"] = np.zeros(2 * SMALL, np.uint64)
+    for name in ("scratch", "fine", "ledger", "combo"):
+        keys = np.zeros((SMALL, 2), np.int64)
+        a[f"{name}_keys"] = keys
+        a[f"{name}_slots"] = pair_slots(keys, 1 if name == "combo" else 0, 2 * SMALL)
+    return a
