@@ -1,0 +1,119 @@
+"""`make bench`: events per second, CPU and memory of the worker, next to the floor and to plain Faust."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.oracle import expected_of
+from benchmarks.runs import Run, run_faust, run_floor, run_worker
+from benchmarks.services import Services, services
+from benchmarks.workload import make_workload
+from tests.services.tools import ServiceMissing
+
+WARM_UP_SCALE = 0.002
+terminal = Console(stderr=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The runs of one benchmark."""
+
+    workers: int
+    ours: Run
+    floor: Run
+    faust: Run | None
+
+    @property
+    def exact(self) -> bool:
+        """Whether every pane, arm and outcome of the worker is the oracle's."""
+        return not self.ours.wrong
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures by name; ratios are of CPU per event."""
+        own = self.ours.cpu_us_per_event
+        return {
+            "events": self.ours.events,
+            "exact": self.exact,
+            "workers": self.workers,
+            "events_per_second": round(self.ours.events_per_second),
+            "cpu_us_per_event": round(own, 3),
+            "peak_rss_mb": round(self.ours.peak_rss_mb),
+            "ratio_to_floor": round(own / self.floor.cpu_us_per_event, 2),
+            "ratio_to_plain_faust": round(self.faust.cpu_us_per_event / own, 1) if self.faust else None,
+        }
+
+    def to_table(self) -> Table:
+        """The runs side by side."""
+        table = Table("run", "events", "events/s", "CPU us/event", "peak RSS MB", "result")
+        rows = [("fetch and drop (aiokafka)", self.floor, "-"), (self._label, self.ours, None)]
+        if self.faust:
+            rows.append(("plain Faust", self.faust, None))
+        for label, run, result in rows:
+            table.add_row(
+                label,
+                f"{run.events:,}",
+                f"{run.events_per_second:,.0f}",
+                f"{run.cpu_us_per_event:.2f}",
+                f"{run.peak_rss_mb:,.0f}",
+                result or ("WRONG" if run.wrong else "exact"),
+            )
+        return table
+
+    @property
+    def _label(self) -> str:
+        return f"liftstream, {self.workers} worker{'s' if self.workers > 1 else ''}"
+
+
+@click.command()
+@click.option("--scale", default=0.25, show_default=True, help="1.0 is 2.4 million events.")
+@click.option("--workers", default=1, show_default=True, help="Worker processes.")
+@click.option("--peer", type=click.Choice(["faust", "none"]), default="faust", show_default=True)
+@click.option("--peer-scale", default=0.02, show_default=True, help="The peer's own, for it is slow.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def main(scale: float, workers: int, peer: str, peer_scale: float, as_json: bool) -> None:
+    """Measure the worker on real Kafka and ClickHouse and check its results against an oracle."""
+    try:
+        with services() as running:
+            report = _measure(running, scale, workers, peer_scale if peer == "faust" else None)
+    except ServiceMissing as why:
+        raise click.ClickException(f"The benchmark needs real services: {why}.") from None
+    if as_json:
+        click.echo(json.dumps(report.to_json()))
+    else:
+        Console().print(report.to_table())
+    for sentence in report.ours.wrong[:20]:
+        terminal.print(f"wrong: {sentence}", highlight=False)
+    raise SystemExit(0 if report.exact else 1)
+
+
+def _measure(running: Services, scale: float, workers: int, peer_scale: float | None) -> Report:
+    faust = _measure_faust(running, peer_scale) if peer_scale is not None else None
+    with terminal.status("warming up: one small run, so that every kernel is compiled"):
+        small = make_workload(WARM_UP_SCALE)
+        running.load(small, "warm")
+        run_worker(running, "warm", expected_of(small))
+    with terminal.status("making the workload"):
+        workload = make_workload(scale)
+        expected = expected_of(workload)
+        running.load(workload, "bench")
+        del workload
+    with terminal.status(f"fetching {expected.events:,} events"):
+        floor = run_floor(running, "bench", expected.events)
+    with terminal.status(f"counting {expected.events:,} events"):
+        ours = run_worker(running, "bench", expected, workers=workers)
+    return Report(workers, ours, floor, faust)
+
+
+def _measure_faust(running: Services, scale: float) -> Run:
+    workload = make_workload(scale)
+    running.load(workload, "faust")
+    with terminal.status(f"plain Faust counts {len(workload.records):,} events"):
+        return run_faust(running, "faust", expected_of(workload))
+
+
+if __name__ == "__main__":
+    main(prog_name="make bench")

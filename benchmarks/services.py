@@ -1,0 +1,72 @@
+"""The real broker and database of a benchmark, and the environment of a worker that uses them."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
+
+from benchmarks.workload import PARTITIONS, Workload, send
+from stream.contracts.topics import Topic
+from tests.services.clickhouse import ClickHouseServer
+from tests.services.kafka import KafkaServer
+
+JVM = ("-Xmx1g", "-XX:+UseSerialGC")
+STEP_SECONDS = 1.0
+
+
+class Services:
+    """Real Kafka and real ClickHouse; `folder` is for whatever the runs leave behind."""
+
+    def __init__(self, kafka: KafkaServer, clickhouse: ClickHouseServer, folder: Path) -> None:
+        self.bootstrap = kafka.bootstrap
+        self.folder = folder
+        self._kafka = kafka
+        self._clickhouse = clickhouse
+
+    def load(self, workload: Workload, name: str) -> None:
+        """Create the input topics `<name>.*` and fill them."""
+        self._kafka.create_topics(*(f"{name}.{topic.word}" for topic in Topic), partitions=PARTITIONS)
+        send(workload, self.bootstrap, f"{name}.")
+
+    def environment(self, name: str) -> dict[str, str]:
+        """Settings of a worker on the topics `<name>.*`, with a database and checkpoints of its own."""
+        outer = {key: value for key, value in os.environ.items() if not key.startswith("LIFTSTREAM_")}
+        return outer | {
+            "LIFTSTREAM_BROKER": f"kafka://{self.bootstrap}",
+            "LIFTSTREAM_CLICKHOUSE_URL": self._clickhouse.url_of(name),
+            "LIFTSTREAM_CHECKPOINTS": str(self.checkpoints(name)),
+            "LIFTSTREAM_TOPIC_PREFIX": f"{name}.",
+            "LIFTSTREAM_TOPIC_PARTITIONS": str(PARTITIONS),
+            "LIFTSTREAM_GROUP": name,
+            "LIFTSTREAM_STEP_SECONDS": str(STEP_SECONDS),
+        }
+
+    def checkpoints(self, name: str) -> Path:
+        """The folder of that worker's checkpoint store."""
+        return self.folder / name / "checkpoints"
+
+    def client(self, name: str) -> Client:
+        """A client of that worker's database."""
+        url = urlsplit(self._clickhouse.url_of(name))
+        return clickhouse_connect.get_client(
+            host=url.hostname,
+            port=url.port,
+            username=self._clickhouse.user,
+            password=self._clickhouse.password,
+            database=name,
+        )
+
+
+@contextmanager
+def services() -> Iterator[Services]:
+    """Start both in a temporary folder. Raises ServiceMissing where they cannot run."""
+    with tempfile.TemporaryDirectory(prefix="liftstream-bench-") as name, ExitStack() as stack:
+        folder = Path(name)
+        kafka = stack.enter_context(KafkaServer(folder / "kafka", jvm=JVM))
+        clickhouse = stack.enter_context(ClickHouseServer(folder / "clickhouse"))
+        yield Services(kafka, clickhouse, folder)
