@@ -9,19 +9,10 @@ import numpy as np
 from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
 from stream.engine.batch import Batch
+from stream.engine.engine import Step
 from stream.engine.outputs import Chunk, Outputs
 
 Arrays = Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What an engine needs to know of a step beside its records."""
-
-    number: int
-    planned_at_ms: int
-    caught_up: tuple[bool, bool, bool]
-    definitions: Definitions
 
 
 class Machine(Protocol):
@@ -37,9 +28,8 @@ class Machine(Protocol):
         """The largest accepted `at` by topic, -1 for none."""
         ...
 
-    @property
-    def experiments(self) -> Collection[str]:
-        """Names of the experiments that have data."""
+    def experiments_with_data(self) -> Collection[str]:
+        """Names of the experiments that have ever had an assignment."""
         ...
 
     def execute(self, step: Step, batches: Mapping[Topic, Sequence[Batch]]) -> Outputs:
@@ -67,6 +57,15 @@ class Machines(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a state stands in time: after which step, when that was planned, and how far events had come."""
+
+    step: int
+    planned_at_ms: int
+    clock_ms: int
+
+
 class Sink(Protocol):
     """Takes outputs into a bounded outbox and writes them in its own time. No method waits.
 
@@ -78,12 +77,12 @@ class Sink(Protocol):
         """No further step should be planned now."""
         ...
 
-    def put(self, partition: int, outputs: Outputs) -> None:
+    def put(self, partition: int, outputs: Outputs, planned_at_ms: int) -> None:
         """Take a step's outputs."""
         ...
 
-    def republish(self, partition: int, step: int, clock_ms: int, chunks: Sequence[Chunk]) -> None:
-        """Take all live partials as they are after a step."""
+    def republish(self, partition: int, state: State, chunks: Sequence[Chunk]) -> None:
+        """Take all live partials as they are in a state."""
         ...
 
     def acked(self, partition: int) -> int:

@@ -15,12 +15,13 @@ from stream.durability.checkpoint import Checkpoints
 from stream.durability.compatibility import incompatible
 from stream.durability.digest import digest
 from stream.durability.journal import NEW_GENERATION, Entry, Journal, Range
-from stream.durability.machine import Machine, Step
+from stream.durability.machine import Machine, State
 from stream.durability.planner import choose
 from stream.durability.queue import Queue
 from stream.durability.snapshot import Mark, Offsets, Snapshots
 from stream.durability.surroundings import Owner, Pace, Surroundings
 from stream.engine.batch import Batch
+from stream.engine.engine import Step
 from stream.engine.outputs import Outputs
 from stream.errors import ConfigurationError, DamagedStore
 
@@ -174,7 +175,7 @@ class Partition:
         if any(queue.next < taken.hi for queue, taken in zip(self._queues, entry.ranges, strict=True)):
             return Pause.WAITING_FOR_RECORDS
         outputs = self._execute(entry)
-        self._around.sink.put(self.number, outputs)
+        self._around.sink.put(self.number, outputs, entry.planned_at_ms)
         self._confirmed_ms = self._around.clock.uptime_ms()
         return Done(entry, outputs, is_replay)
 
@@ -235,6 +236,7 @@ class Partition:
             self._current,
             step=entry.number,
             offsets=_offsets(entry, "hi"),
+            planned_at_ms=entry.planned_at_ms,
             clock_ms=outputs.clock_ms,
             definitions=entry.definitions,
         )
@@ -288,7 +290,7 @@ class Partition:
         if self._current.definitions == self._definitions_digest or not self.step:
             return
         old = self._definitions(self._current.definitions)
-        if refusal := incompatible(old, self._owner.definitions, self.machine.experiments):
+        if refusal := incompatible(old, self._owner.definitions, self.machine.experiments_with_data()):
             raise ConfigurationError(refusal)
 
     # State
@@ -308,7 +310,9 @@ class Partition:
             self._mark = replace(snapshot.mark, engine_version=owner.engine_version)
             return
         self._machine = self._around.machines.create(self.number, owner.definitions)
-        self._mark = Mark(0, (0, 0, 0), -1, self._definitions_digest, owner.engine_version, 0, owner.writer)
+        self._mark = Mark(
+            0, (0, 0, 0), 0, -1, self._definitions_digest, owner.engine_version, 0, owner.writer
+        )
 
     def _definitions(self, digest_of_them: str) -> Definitions:
         if digest_of_them == self._definitions_digest:
@@ -317,8 +321,9 @@ class Partition:
 
     def _republish(self) -> None:
         if self.step:
-            chunks = self.machine.live_chunks()
-            self._around.sink.republish(self.number, self.step, self._current.clock_ms, chunks)
+            mark = self._current
+            state = State(mark.step, mark.planned_at_ms, mark.clock_ms)
+            self._around.sink.republish(self.number, state, self.machine.live_chunks())
 
 
 def _range(queue: Queue, rows: int) -> Range:

@@ -41,6 +41,7 @@ class Mark:
 
     step: int
     offsets: Offsets
+    planned_at_ms: int  # of the step
     clock_ms: int
     definitions: str  # digest of the step's
     engine_version: int

@@ -1,0 +1,95 @@
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.durability.fakes import Crash, Database, DictStore, Doom, HandClock
+from tests.durability.process import SMALL, Log, Process, a_log, expected
+
+
+def totals_after(log: Log, dooms: list[Doom]) -> tuple[Database, int]:
+    """Run processes one after the other, each to its doom, the last one to the end; also how often it crashed."""
+    store, database, clock = DictStore(), Database(), HandClock()
+    crashes = 0
+    for seed, doom in enumerate([*dooms, Doom()]):
+        try:
+            Process(log, store, database, clock=clock, doom=doom, seed=seed).run()
+        except Crash:
+            crashes += 1
+    return database, crashes
+
+
+def effects_of_a_run(log: Log) -> int:
+    doom = Doom()
+    Process(log, DictStore(), Database(), clock=HandClock(), doom=doom).run()
+    return doom.effects
+
+
+def test_without_a_crash_everything_is_counted_once() -> None:
+    log = a_log()
+    database, _ = totals_after(log, [])
+    assert Counter(database.totals()) == expected(log)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_crash_at_any_effect_changes_no_total_and_no_output(after: bool) -> None:
+    log = a_log()
+    effects = effects_of_a_run(log)
+    assert effects > 50
+    repeated = 0
+    for k in range(1, effects + 1):
+        database, crashes = totals_after(log, [Doom(k, after)])
+        assert crashes == 1
+        assert Counter(database.totals()) == expected(log), f"after a crash at effect {k}"
+        repeated += database.repeated
+    assert repeated > effects  # replays did happen
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 1_000),
+    dooms=st.lists(st.builds(Doom, st.integers(1, 60), st.booleans()), min_size=2, max_size=6),
+)
+def test_many_crashes_in_a_row_change_nothing(seed: int, dooms: list[Doom]) -> None:
+    log = a_log(seed)
+    database, _ = totals_after(log, [replace(doom) for doom in dooms])
+    assert Counter(database.totals()) == expected(log)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_two_owners_at_once_put_out_the_same(seed: int) -> None:
+    log, store, database, clock = a_log(seed), DictStore(), Database(), HandClock()
+    schedule = random.Random(seed)
+    owners = [Process(log, store, database, clock=clock, seed=number) for number in range(2)]
+    for owner in owners:
+        owner.start()
+    while not all(owner.is_finished for owner in owners):
+        schedule.choice(owners).turn()
+    for owner in owners:
+        owner.end()
+    steps = owners[0].partition.step
+    assert steps == owners[1].partition.step == database.repeated
+    assert Counter(database.totals()) == expected(log)
+
+
+def test_a_zombie_that_wakes_up_behind_collected_entries_loads_the_newer_state() -> None:
+    log, store, database, clock = a_log(rows=(30, 150, 80)), DictStore(), Database(), HandClock()
+    pace = replace(SMALL, silence_ms=100, journal_kept_ms=0, collect_every_ms=0)
+    zombie = Process(log, store, database, clock=clock, pace=pace, seed=1)
+    zombie.start()
+    while zombie.partition.step < 2:
+        zombie.turn()
+    Process(log, store, database, clock=clock, pace=pace, seed=2).run()
+    assert zombie.partition.step < 5 < int(store.names("g000001/p00003/step")[0][-12:])
+    steps = store.names("g000001/p00003/step")
+    for topic in zombie.log:
+        zombie.fetch(topic, limit=100)
+    clock.ms += 1_000
+    for _ in range(50):
+        zombie.turn()
+    assert zombie.is_finished
+    assert store.names("g000001/p00003/step") == steps  # it left nothing behind
+    assert Counter(database.totals()) == expected(log)
