@@ -2,12 +2,13 @@
 
 import heapq
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from stream.contracts.models import Assignment, Impression, Interaction
+from stream.contracts.models import Assignment, Event, Impression, Interaction
 from stream.contracts.topics import Topic
 from stream.demo.events import DemoEvent
 
@@ -42,7 +43,7 @@ class Sent:
     revenue_minor: int = 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Traffic:
     """Impressions at a steady rate, each for a random user; the same seed gives the same shoppers and choices.
 
@@ -55,76 +56,51 @@ class Traffic:
     arms: Mapping[str, Rates]
     experiment: str = "simulated"
     seed: int = 1
-    sent: dict[str, Sent] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.sent = {arm: Sent() for arm in self.arms}
 
     @property
     def impressions(self) -> int:
         """How many impressions there will be."""
         return round(self.seconds * self.rate)
 
+    @cached_property
+    def arm_of(self) -> Mapping[str, str]:
+        """The arm of each user id."""
+        arms = tuple(self.arms)
+        choices = np.random.default_rng(self.seed).integers(len(arms), size=self.users)
+        return {self._user_id(user): arms[choice] for user, choice in enumerate(choices)}
+
     def events(self, start_ms: int) -> Iterator[DemoEvent]:
-        """Events in order of event time from `start_ms` (epoch milliseconds UTC); `sent` grows with them."""
-        random = np.random.default_rng(self.seed)
-        names = tuple(self.arms)
-        arm_of = [names[index] for index in random.integers(len(names), size=self.users)]
+        """Events in order of event time from `start_ms`, epoch milliseconds UTC."""
+        random = np.random.default_rng([self.seed, 1])
         run = f"{self.seed}-{start_ms:x}"
         seen: set[int] = set()
         later: list[tuple[int, str, Interaction]] = []
         for number in range(self.impressions):
             at_ms = start_ms + int(number * 1000 / self.rate)
-            yield from self._due(later, at_ms, arm_of)
+            yield from _due(later, at_ms)
             user = int(random.integers(self.users))
-            arm = arm_of[user]
             if user not in seen:
                 seen.add(user)
-                yield self._assignment(run, user, arm, at_ms)
-            impression = self._impression(random, run, user, arm, number, at_ms)
-            self.sent[arm].impressions += 1
+                yield DemoEvent(Topic.ASSIGNMENTS, self._assignment(run, user, at_ms))
+            impression = self._impression(random, run, user, number, at_ms)
             yield DemoEvent(Topic.IMPRESSIONS, impression)
-            for answer in self._answers(random, impression, self.arms[arm]):
+            for answer in self._answers(random, impression):
                 heapq.heappush(later, (answer.at, answer.event_id, answer))
-        yield from self._due(later, None, arm_of)
+        yield from _due(later, None)
 
-    def truth(self) -> dict[str, Any]:
-        """The true rates and what was sent so far, per arm; plain values for JSON."""
-        arms = {
-            arm: {"true": asdict(rates), "sent": asdict(self.sent[arm])} for arm, rates in self.arms.items()
-        }
-        return {"experiment": self.experiment, "seed": self.seed, "arms": arms}
-
-    def _due(
-        self, later: list[tuple[int, str, Interaction]], until_ms: int | None, arm_of: list[str]
-    ) -> Iterator[DemoEvent]:
-        while later and (until_ms is None or later[0][0] <= until_ms):
-            event = heapq.heappop(later)[2]
-            sent = self.sent[arm_of[int(event.user_id.rpartition("-")[2])]]
-            if event.kind == "click":
-                sent.clicks += 1
-                sent.clicked_impressions += 1
-            else:
-                sent.conversions += 1
-                sent.converted_impressions += 1
-                sent.revenue_minor += event.value_minor or 0
-            yield DemoEvent(Topic.INTERACTIONS, event)
-
-    def _assignment(self, run: str, user: int, arm: str, at_ms: int) -> DemoEvent:
-        self.sent[arm].assigned_users += 1
-        event = Assignment(
+    def _assignment(self, run: str, user: int, at_ms: int) -> Assignment:
+        return Assignment(
             event_id=f"assigned-{run}-{user}",
             at=at_ms,
             user_id=self._user_id(user),
             experiment=self.experiment,
-            arm=arm,
+            arm=self.arm_of[self._user_id(user)],
             country=COUNTRIES[user % len(COUNTRIES)],
             device=DEVICES[user % len(DEVICES)],
         )
-        return DemoEvent(Topic.ASSIGNMENTS, event)
 
     def _impression(
-        self, random: np.random.Generator, run: str, user: int, arm: str, number: int, at_ms: int
+        self, random: np.random.Generator, run: str, user: int, number: int, at_ms: int
     ) -> Impression:
         item = int(random.integers(ITEMS))
         return Impression(
@@ -136,7 +112,7 @@ class Traffic:
             item_id=f"item-{item}",
             surface=SURFACES[number % len(SURFACES)],
             position=number % 10,
-            model=arm,
+            model=self.arm_of[self._user_id(user)],
             model_version="1",
             score=round(float(random.random()), 4),
             latency_ms=round(float(random.gamma(4.0, 5.0)), 1),
@@ -145,10 +121,9 @@ class Traffic:
             category=CATEGORIES[item % len(CATEGORIES)],
         )
 
-    def _answers(
-        self, random: np.random.Generator, impression: Impression, rates: Rates
-    ) -> Iterator[Interaction]:
+    def _answers(self, random: np.random.Generator, impression: Impression) -> Iterator[Interaction]:
         """A click, and perhaps a purchase after it."""
+        rates = self.arms[self.arm_of[impression.user_id]]
         if random.random() >= rates.ctr:
             return
         click_at = impression.at + int(random.integers(*CLICK_DELAY_MS))
@@ -159,6 +134,44 @@ class Traffic:
 
     def _user_id(self, user: int) -> str:
         return f"user-{self.seed}-{user}"
+
+
+class Tally:
+    """What has really been sent of some traffic."""
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+        self.sent = {arm: Sent() for arm in traffic.arms}
+
+    def add(self, event: Event) -> None:
+        """Count one event."""
+        sent = self.sent[self._traffic.arm_of[event.user_id]]
+        match event:
+            case Assignment():
+                sent.assigned_users += 1
+            case Impression():
+                sent.impressions += 1
+            case Interaction(kind="click"):
+                sent.clicks += 1
+                sent.clicked_impressions += 1
+            case Interaction():
+                sent.conversions += 1
+                sent.converted_impressions += 1
+                sent.revenue_minor += event.value_minor or 0
+
+    def truth(self) -> dict[str, Any]:
+        """The true rates and what was sent, per arm; plain values for JSON."""
+        arms = {
+            arm: {"true": asdict(rates), "sent": asdict(self.sent[arm])}
+            for arm, rates in self._traffic.arms.items()
+        }
+        return {"experiment": self._traffic.experiment, "seed": self._traffic.seed, "arms": arms}
+
+
+def _due(later: list[tuple[int, str, Interaction]], until_ms: int | None) -> Iterator[DemoEvent]:
+    """Take what comes before or at `until_ms` (None: all) off the heap."""
+    while later and (until_ms is None or later[0][0] <= until_ms):
+        yield DemoEvent(Topic.INTERACTIONS, heapq.heappop(later)[2])
 
 
 def _answer(impression: Impression, kind: str, at_ms: int, value_minor: int | None) -> Interaction:
