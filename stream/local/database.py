@@ -29,11 +29,14 @@ def open_database(place: str | Path, *, timeout_seconds: float = 20.0) -> Databa
         db, where = Database(owner, _nothing), url
     else:
         db, where = Database(connection.read_only_client(), connection.close), connection.where
-    tables = db.query("SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = 'arm_totals'")
+    tables = db.query(
+        "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = 'arm_totals'"
+    )
     if not tables.rows[0][0]:
         db.close()
         raise ConfigurationError(
-            f"The database at {where} has no liftstream tables yet: run a worker, a backfill or `liftstream migrate` first."
+            f"The database at {where} has no liftstream tables yet: run a worker, a backfill or "
+            "`liftstream migrate` first."
         )
     return db
 

@@ -23,7 +23,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 
 from stream.errors import ConfigurationError
 from stream.sink.connect import Connection
-from stream.sink.readonly import READONLY, question_of
+from stream.sink.readonly import READONLY, question_of, says_format
 
 ADDRESS_FILE = "query.json"
 USER = "liftstream"
@@ -110,8 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
             statement = question_of(self.client, "\n".join(filter(None, (options.get("query"), body))))
             reply = self.client.raw_query(
                 statement,
-                parameters={k.removeprefix("param_"): _unescape(v) for k, v in options.items() if k.startswith("param_")},
-                fmt=None if " FORMAT " in statement else options.get("default_format", "TabSeparated"),
+                parameters={k[6:]: _unescape(v) for k, v in options.items() if k.startswith("param_")},
+                fmt=None if says_format(statement) else options.get("default_format", "TabSeparated"),
             )
         except ConfigurationError as error:
             return self._refuse(READONLY, str(error))
@@ -146,4 +146,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _unescape(value: str) -> str:
     """Undo the escaping of a string parameter; the client escapes it again for the engine."""
-    return re.sub(r"\\(.)", lambda match: {"t": "\t", "n": "\n"}.get(match[1], match[1]), value, flags=re.DOTALL)
+    return re.sub(
+        r"\\(.)", lambda match: {"t": "\t", "n": "\n"}.get(match[1], match[1]), value, flags=re.DOTALL
+    )

@@ -69,7 +69,9 @@ class Connection:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -117,7 +119,9 @@ def _connect_embedded(path: Path, create: bool) -> Connection:
     except BaseException as error:
         lock.release()
         if isinstance(error, ImportError):
-            raise ConfigurationError("The embedded database needs chDB: pip install 'liftstream[local]'.") from error
+            raise ConfigurationError(
+                "The embedded database needs chDB: pip install 'liftstream[local]'."
+            ) from error
         if isinstance(error, ClickHouseError):
             raise ConfigurationError(f"The database in {path} cannot be opened: {brief(error)}") from error
         raise

@@ -20,7 +20,9 @@ class DirectoryLock:
             directory.mkdir(parents=True, exist_ok=True)
             self._file = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise ConfigurationError(f"The directory {directory} cannot be used: {error.strerror}.") from error
+            raise ConfigurationError(
+                f"The directory {directory} cannot be used: {error.strerror}."
+            ) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -42,7 +42,9 @@ def migrations() -> tuple[Migration, ...]:
     """All files of migrations/, in order."""
     folder = files("stream.sink").joinpath("migrations")
     names = sorted(f.name for f in folder.iterdir() if f.name.endswith(".sql"))
-    return tuple(Migration(int(n[:4]), n.removesuffix(".sql"), folder.joinpath(n).read_text("utf-8")) for n in names)
+    return tuple(
+        Migration(int(n[:4]), n.removesuffix(".sql"), folder.joinpath(n).read_text("utf-8")) for n in names
+    )
 
 
 def migrate(
@@ -58,7 +60,9 @@ def migrate(
     _execute(client, _APPLIED, cluster)
     applied = {
         number: (name, checksum)
-        for number, name, checksum in client.query("SELECT number, name, checksum FROM migrations FINAL").result_rows
+        for number, name, checksum in client.query(
+            "SELECT number, name, checksum FROM migrations FINAL"
+        ).result_rows
     }
     _check(applied, known)
     missing = tuple(m for m in known if m.number not in applied)

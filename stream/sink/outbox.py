@@ -5,37 +5,33 @@ import pyarrow as pa
 
 from stream.sink.tables import SHAPES
 
-_COALESCE_ABOVE = 4096  # rows; below it, duplicates cost less than finding them
-
 
 class Outbox:
-    """Rows by table name in the order they came. Not thread-safe."""
+    """Rows by table (a key of SHAPES), in the order they came. Not thread-safe."""
 
     def __init__(self) -> None:
         self._blocks: dict[str, list[pa.Table]] = {}
-        self._distinct = 0  # rows after the last coalescing
-        self.rows = 0
+
+    @property
+    def rows(self) -> int:
+        """How many wait, superseded ones included until `newest` is called."""
+        return sum(block.num_rows for blocks in self._blocks.values() for block in blocks)
 
     def add(self, table: str, rows: pa.Table) -> None:
-        """Queue rows of SHAPES[table]."""
+        """Queue rows; empty ones are forgotten."""
         if rows.num_rows:
             self._blocks.setdefault(table, []).append(rows)
-            self.rows += rows.num_rows
 
-    def put_back(self, taken: dict[str, pa.Table]) -> None:
-        """Return what take() gave, as the oldest; the outbox coalesces when it has doubled."""
-        for table, rows in taken.items():
-            self._blocks.setdefault(table, []).insert(0, rows)
-            self.rows += rows.num_rows
-        if self.rows > max(2 * self._distinct, _COALESCE_ABOVE):
-            self._blocks = {table: [newest(table, blocks)] for table, blocks in self._blocks.items()}
-            self.rows = self._distinct = sum(block.num_rows for (block,) in self._blocks.values())
+    def extend(self, later: "Outbox") -> None:
+        """Queue all of another outbox."""
+        for table, blocks in later._blocks.items():
+            self._blocks.setdefault(table, []).extend(blocks)
 
-    def take(self) -> dict[str, pa.Table]:
-        """Everything, each row once, newest version; the outbox is empty afterwards."""
-        blocks, self._blocks = self._blocks, {}
-        self.rows = self._distinct = 0
-        return {table: newest(table, parts) for table, parts in blocks.items()}
+    def newest(self) -> dict[str, pa.Table]:
+        """Each row once, in its newest version; the others are dropped."""
+        tables = {table: newest(table, blocks) for table, blocks in self._blocks.items()}
+        self._blocks = {table: [rows] for table, rows in tables.items()}
+        return tables
 
 
 def newest(table: str, blocks: list[pa.Table]) -> pa.Table:
@@ -47,5 +43,7 @@ def newest(table: str, blocks: list[pa.Table]) -> pa.Table:
     by_version = np.argsort(rows["version"].to_numpy(), kind="stable")
     rank = np.empty_like(by_version)
     rank[by_version] = np.arange(len(rank))
-    newest_rank = rows.select(key).append_column("rank", pa.array(rank)).group_by(key).aggregate([("rank", "max")])
+    newest_rank = (
+        rows.select(key).append_column("rank", pa.array(rank)).group_by(key).aggregate([("rank", "max")])
+    )
     return rows.take(np.sort(by_version[newest_rank["rank_max"].to_numpy()]))

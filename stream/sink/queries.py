@@ -8,8 +8,8 @@ from typing import Any, Self
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
-from stream.errors import Unavailable
-from stream.sink.readonly import question_of, refusal, without_format
+from stream.errors import ConfigurationError, Unavailable
+from stream.sink.readonly import question_of, refusal, says_format
 
 RESULT_COLUMNS = (
     "experiment", "arm", "slice", "assigned_users", "exposed_users", "impressions", "clicked_impressions", "ctr",
@@ -51,8 +51,11 @@ class Database:
         return Answer(tuple(result.column_names), list(result.result_rows))
 
     def question(self, text: str) -> Answer:
-        """Ask what a person wrote: one statement that changes nothing and reads nothing else, else ConfigurationError."""
-        return self.query(without_format(question_of(self._client, text)))
+        """Ask what a person wrote: one statement that only reads this database, else ConfigurationError."""
+        statement = question_of(self._client, text)
+        if says_format(statement):
+            raise ConfigurationError("Leave FORMAT out: the answer comes as rows.")
+        return self.query(statement)
 
     def close(self) -> None:
         """Let go of the connection, or of the directory."""
@@ -62,7 +65,9 @@ class Database:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
         self.close()
 
 

@@ -25,7 +25,9 @@ def question_of(client: Client, text: str) -> str:
     Raises ConfigurationError when it is not exactly one, or not a question.
     """
     try:
-        rows = client.query("SELECT formatQuerySingleLine({text:String})", parameters={"text": text}).result_rows
+        rows = client.query(
+            "SELECT formatQuerySingleLine({text:String})", parameters={"text": text}
+        ).result_rows
     except DatabaseError as error:
         raise ConfigurationError(f"ClickHouse does not understand this SQL: {brief(error)}") from error
     statement: str = rows[0][0]
@@ -35,20 +37,22 @@ def question_of(client: Client, text: str) -> str:
             f"Only questions are allowed here ({', '.join(_QUESTIONS)}), not {bare.split(maxsplit=1)[0]}."
         )
     if re.search(r"\bINTO OUTFILE\b", bare):
-        raise ConfigurationError("INTO OUTFILE is not allowed here: redirect the output of the command instead.")
+        raise ConfigurationError(
+            "INTO OUTFILE is not allowed here: redirect the output of the command instead."
+        )
     names = client.query("SELECT name FROM system.table_functions").result_rows
     outer = {name.lower() for (name,) in names} - _INNER | {"file"}
     for name in re.findall(r"(\w+)`?\(", bare):
         if name.lower() in outer:
-            raise ConfigurationError(f"The function {name}() reads from outside the database: not allowed here.")
+            raise ConfigurationError(
+                f"The function {name}() reads from outside the database: not allowed here."
+            )
     return statement
 
 
-def without_format(statement: str) -> str:
-    """The statement, refused with ConfigurationError when it says how to print its answer."""
-    if re.search(r" FORMAT \w+$", _STRING.sub("''", statement)):
-        raise ConfigurationError("Leave FORMAT out: the answer comes as rows.")
-    return statement
+def says_format(statement: str) -> bool:
+    """Whether a statement of question_of says how to print its answer."""
+    return re.search(r" FORMAT \w+$", _STRING.sub("''", statement)) is not None
 
 
 def refusal(error: DatabaseError) -> ConfigurationError:

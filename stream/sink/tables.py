@@ -12,7 +12,10 @@ from stream.engine.outputs import COUNTS, DEAD_LETTERS, LEDGER, MOMENTS, PANES, 
 
 INT128 = pa.binary(16)  # ClickHouse reads 16 fixed bytes, little-endian, as its Int128
 TIME = pa.timestamp("ms", "UTC")
-_TIMES = {"pane_start_ms", "hour_ms", "record_at_ms", "as_of_ms"}
+_TIMES = {
+    "pane_start_ms", "hour_ms", "record_at_ms", "as_of_ms", "watermark_ms", "horizon_ms", "last_step_at_ms",
+    "written_at_ms", "data_as_of_ms",
+}  # fmt: skip
 _TEXTS = {"experiment", "arm", "dimension", "value", "topic", "reason", "field", "rule"}
 
 
@@ -31,15 +34,17 @@ class Shape:
     def schema(self) -> pa.Schema:
         """Columns as in ClickHouse (times without their `_ms`), then generation, partition, version."""
         own = [(_stored_name(c), _type(c)) for c in (*self.key, *self.values)]
-        return pa.schema([*own, ("generation", pa.uint32()), ("partition", pa.uint32()), ("version", pa.uint64())])
+        return pa.schema(
+            [*own, ("generation", pa.uint32()), ("partition", pa.uint32()), ("version", pa.uint64())]
+        )
 
     @property
     def stored_key(self) -> list[str]:
         """Names of the columns that tell rows apart."""
         return [*map(_stored_name, self.key), "generation", "partition"]
 
-    def rows(self, columns: Mapping[str, Any], *, generation: int, partition: int, version: int) -> pa.Table:
-        """Columns as an Arrow table.
+    def rows(self, columns: Mapping[str, Any], *, generation: int, partition: int, version: Any) -> pa.Table:
+        """Columns as an Arrow table. version: one for all rows, or an array of one for each.
 
         columns: lists, numpy or Arrow arrays, all equally long. Int128 columns (squares, products, revenue) may be
         lists of integers, int64 arrays of shape (rows,), or int64 arrays (rows, 2): low word, high word.
@@ -51,14 +56,21 @@ class Shape:
             raise ValueError(f"{self.name}: columns differ: {sorted(set(columns) ^ set(expected))}")
         arrays = [_array(columns[c], _type(c)) for c in expected]
         n = len(arrays[0])
+        versions = np.broadcast_to(np.asarray(version, np.uint64), n)
         stamps = [
-            pa.repeat(pa.scalar(v, t), n)
-            for v, t in ((generation, pa.uint32()), (partition, pa.uint32()), (version, pa.uint64()))
+            pa.repeat(pa.scalar(generation, pa.uint32()), n),
+            pa.repeat(pa.scalar(partition, pa.uint32()), n),
+            pa.array(versions, pa.uint64()),
         ]
         return pa.Table.from_arrays([*arrays, *stamps], schema=self.schema)
 
 
 ROLLING = (("experiment", "arm", "dimension", "value", "window_seconds"), ("as_of_ms", *COUNTS))
+STATUS = (
+    (),
+    ("watermark_ms", "horizon_ms", "lag", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "records", "last_step",
+     "last_step_at_ms", "written_at_ms", "data_as_of_ms"),
+)  # fmt: skip
 
 # By the engine's name of the table.
 SHAPES: dict[str, Shape] = {
@@ -67,6 +79,7 @@ SHAPES: dict[str, Shape] = {
     "ledger": Shape("ledger_rows", *LEDGER),
     "dead_letters": Shape("dead_letter_rows", *DEAD_LETTERS),
     "rolling": Shape("rolling", *ROLLING),
+    "status": Shape("partition_status", *STATUS),
 }
 
 
@@ -88,7 +101,8 @@ def int128(column: Any) -> pa.FixedSizeBinaryArray:
 
 def _int64(column: Any) -> np.ndarray[Any, Any] | None:
     try:
-        return pa.array(column, pa.int64()).to_numpy()
+        words: np.ndarray[Any, Any] = pa.array(column, pa.int64()).to_numpy()
+        return words
     except (OverflowError, pa.ArrowInvalid):
         return None
 

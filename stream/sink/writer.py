@@ -1,0 +1,254 @@
+"""Writes outputs to ClickHouse in a thread of its own: one insert per table and flush, retried until it succeeds."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Protocol
+
+import pyarrow as pa
+from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
+
+from stream.errors import LiftstreamError
+from stream.sink.emission import Batch, Emission
+from stream.sink.tables import SHAPES
+
+log = logging.getLogger(__name__)
+
+# ClickHouse's error codes for "not now"; everything else it answers means that we sent something wrong.
+_NOT_NOW = {
+    159, 198, 202, 203, 209, 210, 225, 236, 241, 242, 243, 252, 279, 285, 286, 319, 394, 425, 439, 735, 745, 999,
+}  # fmt: skip
+_ONE_INSERT_EACH = {"async_insert": 0}  # acknowledged means written
+_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 0.1, 10.0
+
+
+class Inserter(Protocol):
+    """What the writer needs of a clickhouse_connect client."""
+
+    def command(self, cmd: str, parameters: dict[str, Any]) -> Any:
+        """Run one statement."""
+
+    def insert_arrow(self, table: str, arrow_table: pa.Table, *, settings: dict[str, Any]) -> Any:
+        """Insert columns."""
+
+    def close(self) -> None:
+        """Let go of the connection."""
+
+
+class WriterStopped(LiftstreamError):
+    """ClickHouse refused what was written, or the writer has a fault; `__cause__` says which."""
+
+
+class Writer:
+    """Takes outputs at once and writes them in its own time; all methods may be called from any thread.
+
+    While ClickHouse is away it tries for ever and keeps only the newest version of each row.
+    An answer that trying again cannot change stops it: `error` is set and `put` raises WriterStopped.
+    """
+
+    def __init__(
+        self,
+        client_factory: Callable[[], Inserter],
+        *,
+        max_rows: int = 1_000_000,
+        interval_seconds: float = 0.5,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """max_rows: more waiting rows make it `is_full`. interval_seconds: between the starts of two flushes."""
+        self._client_factory = client_factory
+        self._max_rows = max_rows
+        self._interval_seconds = interval_seconds
+        self._now = now
+        self._client: Inserter | None = None
+        self._generations: set[int] = set()  # known to ClickHouse
+        self._waiting = Batch()
+        self._in_flight_rows = 0
+        self._is_writing = False
+        self._acked: dict[int, int] = {}
+        self._changed = threading.Condition()
+        self._closing = threading.Event()
+        self._give_up_at = float("inf")
+        self.error: Exception | None = None
+        self.unavailable_since: float | None = None  # epoch seconds
+        self.rows_written = 0
+        self._thread = threading.Thread(target=self._run, name="clickhouse-writer", daemon=True)
+        self._thread.start()
+
+    # Taking
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that are not known to be in ClickHouse."""
+        with self._changed:
+            return self._waiting.outbox.rows + self._in_flight_rows
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more should be put now; what is put nevertheless is kept."""
+        return self.waiting_rows > self._max_rows
+
+    def put(self, emission: Emission) -> None:
+        """Take a step's outputs; the steps of a partition come in order. Arrays must not change afterwards."""
+        tables = {
+            name: SHAPES[name].rows(
+                columns,
+                generation=emission.generation,
+                partition=emission.partition,
+                version=emission.outputs.step,
+            )
+            for name, columns in emission.outputs.tables.items()
+        }
+        with self._changed:
+            self._refuse_when_stopped()
+            for name, rows in tables.items():
+                self._waiting.outbox.add(name, rows)
+            self._waiting.note(emission, emission.origins)
+            self._changed.notify_all()
+
+    def put_rows(
+        self, table: str, columns: Mapping[str, Any], *, generation: int, version: Any, partition: int = 0
+    ) -> None:
+        """Take rows of SHAPES[table] that belong to no step, such as `rolling`. version: one, or one per row."""
+        rows = SHAPES[table].rows(columns, generation=generation, partition=partition, version=version)
+        with self._changed:
+            self._refuse_when_stopped()
+            self._waiting.outbox.add(table, rows)
+            self._changed.notify_all()
+
+    def acked(self, partition: int) -> int:
+        """The step up to which all that was put is in ClickHouse; -1 when none is."""
+        with self._changed:
+            return self._acked.get(partition, -1)
+
+    def drain(self, timeout_seconds: float | None = None) -> bool:
+        """Wait until everything is written; False when the time is up. Raises WriterStopped."""
+        with self._changed:
+            done = self._changed.wait_for(
+                lambda: self.error is not None or not self._has_work(), timeout_seconds
+            )
+            self._refuse_when_stopped()
+            return done
+
+    def close(self, timeout_seconds: float = 10.0) -> None:
+        """Write what waits, for at most this time, and stop; what is left was never acknowledged."""
+        self._give_up_at = time.monotonic() + timeout_seconds
+        self._closing.set()
+        with self._changed:
+            self._changed.notify_all()
+        self._thread.join(timeout_seconds + _LONGEST_DELAY_SECONDS)  # an insert may hang
+
+    def _refuse_when_stopped(self) -> None:
+        if self.error is not None:
+            raise WriterStopped(f"Writing to ClickHouse stopped: {self.error}") from self.error
+
+    def _has_work(self) -> bool:
+        return self._is_writing or bool(self._waiting.newest) or self._waiting.outbox.rows > 0
+
+    # Writing, all in the thread
+
+    def _run(self) -> None:
+        delay = _FIRST_DELAY_SECONDS
+        try:
+            while (batch := self._take()) is not None:
+                started = time.monotonic()
+                try:
+                    self._write(batch)
+                except (ClickHouseError, OSError) as error:
+                    if not is_unavailable(error):
+                        raise
+                    self._put_back(batch, error)
+                    self._pause(delay)
+                    delay = min(2 * delay, _LONGEST_DELAY_SECONDS)
+                    continue
+                delay = _FIRST_DELAY_SECONDS
+                self._acknowledge(batch)
+                self._closing.wait(max(0.0, started + self._interval_seconds - time.monotonic()))
+        except Exception as error:
+            with self._changed:
+                self.error = error
+                self._changed.notify_all()
+        finally:
+            self._forget_client()
+
+    def _pause(self, seconds: float) -> None:
+        """Wait before the next attempt; close() cuts it short."""
+        if self._closing.is_set():
+            time.sleep(_FIRST_DELAY_SECONDS)
+        self._closing.wait(seconds)
+
+    def _take(self) -> Batch | None:
+        """All that waits, as soon as there is something; None when it is time to stop."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_work() or self._closing.is_set())
+            if not self._has_work() or time.monotonic() > self._give_up_at:
+                return None
+            batch, self._waiting = self._waiting, Batch()
+            self._in_flight_rows, self._is_writing = batch.outbox.rows, True
+            return batch
+
+    def _write(self, batch: Batch) -> None:
+        """The rows first and the status last, so that a status never promises rows that are not there."""
+        tables = batch.outbox.newest()
+        with self._changed:
+            self._in_flight_rows = batch.outbox.rows
+        if self._client is None:
+            self._client = self._client_factory()
+        for generation in {emission.generation for emission in batch.newest.values()} - self._generations:
+            self._begin(self._client, generation)
+        for name, rows in tables.items():
+            self._client.insert_arrow(SHAPES[name].name, rows, settings=_ONE_INSERT_EACH)
+        if batch.newest:
+            status = SHAPES["status"]
+            self._client.insert_arrow(
+                status.name, batch.status_rows(int(self._now() * 1000)), settings=_ONE_INSERT_EACH
+            )
+
+    def _begin(self, client: Inserter, generation: int) -> None:
+        client.command(
+            "INSERT INTO generations SELECT {generation:UInt32}, now64(3), 0 "
+            "WHERE {generation:UInt32} NOT IN (SELECT generation FROM generations)",
+            parameters={"generation": generation},
+        )
+        self._generations.add(generation)
+
+    def _acknowledge(self, batch: Batch) -> None:
+        with self._changed:
+            self.rows_written += self._in_flight_rows
+            self._in_flight_rows, self._is_writing = 0, False
+            for partition, emission in batch.newest.items():
+                self._acked[partition] = max(emission.outputs.step, self._acked.get(partition, -1))
+            since, self.unavailable_since = self.unavailable_since, None
+            self._changed.notify_all()
+        if since is not None:
+            log.warning("ClickHouse answers again after %.0f s.", self._now() - since)
+
+    def _put_back(self, batch: Batch, error: Exception) -> None:
+        self._forget_client()
+        with self._changed:
+            batch.extend(self._waiting)
+            self._waiting = batch
+            self._in_flight_rows, self._is_writing = 0, False
+            is_first = self.unavailable_since is None
+            if is_first:
+                self.unavailable_since = self._now()
+            self._changed.notify_all()
+        if is_first:
+            log.warning(
+                "ClickHouse cannot be written to and will be tried again; rows wait meanwhile: %s", error
+            )
+
+    def _forget_client(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            with suppress(ClickHouseError, OSError):
+                client.close()
+
+
+def is_unavailable(error: Exception) -> bool:
+    """Whether trying again may help: no connection, a busy or restarting server, a proxy's answer, a full disk."""
+    if isinstance(error, OperationalError | OSError):
+        return True
+    code = getattr(error, "code", None)
+    return code in _NOT_NOW or (type(error) is DatabaseError and code is None)
