@@ -11,16 +11,14 @@ import time
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from benchmarks.meter import peak_rss_kb
 from benchmarks.workload import PARTITIONS
 from stream.contracts.topics import Topic
-
-# As generous as the worker's own fetches.
-FETCH = {"fetch_max_bytes": 52_428_800, "max_partition_fetch_bytes": 4_194_304, "fetch_max_wait_ms": 100}
 
 
 async def fetch_and_drop(bootstrap: str, prefix: str, events: int) -> dict[str, float]:
     """Read `events` records of the three topics; CPU counts from the first fetch."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, **FETCH)
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
     await consumer.start()
     try:
         everything = [TopicPartition(prefix + topic.word, p) for topic in Topic for p in range(PARTITIONS)]
@@ -34,7 +32,7 @@ async def fetch_and_drop(bootstrap: str, prefix: str, events: int) -> dict[str, 
         return {
             "seconds": time.monotonic() - started,
             "cpu_seconds": _cpu_seconds() - cpu,
-            "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "peak_rss_mb": peak_rss_kb("self") / 1024,
         }
     finally:
         await consumer.stop()

@@ -48,7 +48,7 @@ class Meter:
         """Read now, and keep what was read."""
         pids = [pid for root in self._pids for pid in _tree(root)]
         for pid in pids:
-            self._peaks_kb[pid] = max(self._peaks_kb.get(pid, 0), _peak_rss_kb(pid))
+            self._peaks_kb[pid] = max(self._peaks_kb.get(pid, 0), peak_rss_kb(pid))
         self.peak_rss_mb = sum(self._peaks_kb.values()) / 1024
         sample = Sample(time.time(), sum(_cpu_seconds(pid) for pid in pids))
         self.samples.append(sample)
@@ -77,7 +77,8 @@ def _cpu_seconds(pid: int) -> float:
     return sum(map(int, fields[11:15])) / _TICKS
 
 
-def _peak_rss_kb(pid: int) -> int:
+def peak_rss_kb(pid: int | str) -> int:
+    """Largest resident memory of a process so far; 0 when it has ended."""
     lines = _read(Path(f"/proc/{pid}/status")).splitlines()
     return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
 

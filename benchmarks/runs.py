@@ -24,6 +24,7 @@ LIFTSTREAM = (sys.executable, "-m", "stream.cli")
 PATIENCE_SECONDS = 900
 SETTLE_SECONDS = 15  # how long the views may take to be right once every event is in the ledger
 POLL_SECONDS = 0.2
+FLOOR_RUNS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,13 @@ class Run:
 
 
 def run_floor(services: Services, name: str, events: int) -> Run:
-    """Fetch the records with aiokafka and drop them."""
+    """Fetch the records with aiokafka and drop them; the cheapest of a few times, for that is what a floor is."""
     command = [sys.executable, "-m", "benchmarks.floor", services.bootstrap, f"{name}.", str(events)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=PATIENCE_SECONDS)
-    return Run(events, **json.loads(done.stdout))
+    runs = [
+        Run(events, **json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
+        for _ in range(FLOOR_RUNS)
+    ]
+    return min(runs, key=lambda run: run.cpu_seconds)
 
 
 def run_worker(services: Services, name: str, expected: Expected, *, workers: int = 1) -> Run:
