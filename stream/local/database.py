@@ -23,10 +23,10 @@ def open_database(place: str | Path, *, timeout_seconds: float = 20.0) -> Databa
     try:
         connection = connect(url, create=False, timeout_seconds=timeout_seconds)
     except DirectoryInUse:
-        owner = _owner_of(embedded_path(url))
-        if owner is None:
+        owned = ask_owner(embedded_path(url))
+        if owned is None:
             raise
-        db, where = Database(owner, _nothing), url
+        db, where = owned, url
     else:
         db, where = Database(connection.read_only_client(), connection.close), connection.where
     tables = db.query(
@@ -41,8 +41,13 @@ def open_database(place: str | Path, *, timeout_seconds: float = 20.0) -> Databa
     return db
 
 
+def ask_owner(directory: Path) -> Database | None:
+    """The database in `directory` through the process that owns it; None when none answers. Never opens it itself."""
+    client = _owner_of(directory)
+    return Database(client, _nothing) if client else None
+
+
 def _owner_of(directory: Path) -> Client | None:
-    """A client of the process that owns the directory; None when it does not answer."""
     address = Address.of(directory)
     if address is None:
         return None

@@ -1,0 +1,122 @@
+"""The demo: an embedded broker, a supervised worker, the sample replayed through them, and looks at the database."""
+
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from stream.demo.events import EXPERIMENTS, demo_events
+from stream.demo.look import Look, View
+from stream.demo.replay import Replay
+from stream.demo.supervised import SupervisedWorker
+from stream.errors import ConfigurationError, Unavailable
+from stream.local.broker import EmbeddedBroker
+from stream.settings import PREFIX, Settings
+from stream.topics import create_topics
+
+REPLAY_SECONDS = 20.0
+LOOK_SECONDS = 0.5
+PATIENCE_SECONDS = 180.0  # without any progress; a first start compiles kernels
+
+
+def run_demo(
+    folder: Path, *, show: Callable[[View], None], seconds: float = REPLAY_SECONDS, stay: bool = False
+) -> list[dict[str, Any]]:
+    """Run until all events are counted and return the results; `stay` goes on showing until it is interrupted.
+
+    Children end with this call, whatever ends it. Raises Unavailable when nothing moves for PATIENCE_SECONDS.
+    """
+    with ExitStack() as stack:
+        broker = stack.enter_context(EmbeddedBroker(log_path=folder / "broker.log"))
+        settings = _settings(folder, broker.url)
+        create_topics(Settings.load(**settings))
+        worker = stack.enter_context(SupervisedWorker(folder, _as_variables(settings)))
+        events = demo_events()
+        replay = stack.enter_context(Replay(events, broker.url, settings["topic_prefix"], seconds))
+        look = Look(folder / "clickhouse", len(events))
+        patience = _Patience()
+        while True:
+            worker.check()
+            replay.check()
+            view = look(sent=sum(replay.sent.values()), worker=worker)
+            show(view)
+            if view.is_complete and not stay:
+                return [dict(row) for row in look.results]
+            if not view.is_complete:
+                patience.check(view)
+            time.sleep(LOOK_SECONDS)
+
+
+@contextmanager
+def demo_folder(chosen: Path | None) -> Iterator[Path]:
+    """`chosen`, made if need be, or a temporary folder. Raises ConfigurationError when it holds something already."""
+    if chosen is None:
+        with tempfile.TemporaryDirectory(prefix="liftstream-demo-", ignore_cleanup_errors=True) as name:
+            yield Path(name)
+        return
+    chosen = chosen.absolute()
+    chosen.mkdir(parents=True, exist_ok=True)
+    if any(chosen.iterdir()):
+        raise ConfigurationError(
+            f"{chosen} is not empty: the demo starts anew each time, so name an empty folder."
+        )
+    yield chosen
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Make the first SIGINT, SIGTERM or SIGHUP a KeyboardInterrupt and ignore the next: children must still be ended."""
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        for each in handled:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, interrupt) for number in handled}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _settings(folder: Path, broker: str) -> dict[str, Any]:
+    """Everything that matters, so that neither the environment nor a file decides how the demo runs."""
+    return {
+        "broker": broker,
+        "clickhouse_url": f"chdb://{folder}/clickhouse",
+        "checkpoints": f"file://{folder}/checkpoints",
+        "experiments": str(EXPERIMENTS),
+        "topic_prefix": "rec.",
+        "topic_partitions": 2,
+        "topic_replicas": 1,
+        "allowed_lateness": "14d",  # the sample's week passes in seconds, so a moment's delay is hours of event time
+        "web_port": 0,
+    }
+
+
+def _as_variables(settings: Mapping[str, Any]) -> dict[str, str]:
+    return {PREFIX + name.upper(): str(value) for name, value in settings.items()}
+
+
+class _Patience:
+    """Ends when nothing moves."""
+
+    def __init__(self) -> None:
+        self._last: tuple[int, int, int] = (-1, -1, -1)
+        self._moved_at = time.monotonic()
+
+    def check(self, view: View) -> None:
+        now = (view.sent, view.counted, view.restarts)
+        if now != self._last:
+            self._last, self._moved_at = now, time.monotonic()
+        elif time.monotonic() - self._moved_at > PATIENCE_SECONDS:
+            raise Unavailable(
+                f"Nothing moved for {PATIENCE_SECONDS:g} s; {view.counted:,} of {view.sent:,} events are counted. "
+                f"{view.news}"
+            )

@@ -1,0 +1,84 @@
+"""A worker process that is started again when it dies."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from stream.errors import Unavailable
+from stream.settings import PREFIX
+
+STOP_SECONDS = 15.0
+SOON_SECONDS = 5.0  # a worker that dies sooner than this after its start has not really run
+MAX_EARLY_DEATHS = 3
+
+
+class SupervisedWorker:
+    """`liftstream worker` as a child. Call `check` often. FOLDER/worker.pid has its process id, worker.log its words.
+
+    settings: its LIFTSTREAM_* variables; those of this process are not passed on, nor is a liftstream.toml.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+        self.pid_file = folder / "worker.pid"
+        self.log_file = folder / "worker.log"
+        self.restarts = 0
+        self._folder = folder
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+        self._environment = {**inherited, **settings}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+        self._early_deaths = 0
+
+    def start(self) -> None:
+        """Start it and write down its process id."""
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "stream.cli", "worker"],
+                cwd=self._folder, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        self._started_at = time.monotonic()
+        self.pid_file.write_text(f"{self._process.pid}\n")
+
+    def check(self) -> None:
+        """Start it again if it died. Raises Unavailable when it keeps dying right after its start."""
+        if self._process is None or self._process.poll() is None:
+            return
+        early = time.monotonic() - self._started_at < SOON_SECONDS
+        self._early_deaths = self._early_deaths + 1 if early else 0
+        if self._early_deaths >= MAX_EARLY_DEATHS:
+            raise Unavailable(f"The worker does not start: {self.last_words()} (all of it: {self.log_file})")
+        self.restarts += 1
+        self.start()
+
+    def last_words(self) -> str:
+        """The last line of its log."""
+        lines = self.log_file.read_text(errors="replace").split("\n") if self.log_file.exists() else []
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+    def stop(self) -> None:
+        """End it: asked first, then killed."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        self.pid_file.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
