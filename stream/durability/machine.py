@@ -8,7 +8,7 @@ import numpy as np
 
 from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
-from stream.engine.batch import Batch
+from stream.engine.batch import I64, Batch
 from stream.engine.engine import Step
 from stream.engine.outputs import Chunk, Outputs
 
@@ -66,6 +66,19 @@ class State:
     clock_ms: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Executed:
+    """What one step has put out and when its records came.
+
+    lag: records of the partition that wait behind the step. record_at_ms: int64 (records,), Kafka's times.
+    """
+
+    outputs: Outputs
+    planned_at_ms: int
+    lag: int
+    record_at_ms: I64
+
+
 class Sink(Protocol):
     """Takes outputs into a bounded outbox and writes them in its own time. No method waits.
 
@@ -77,7 +90,7 @@ class Sink(Protocol):
         """No further step should be planned now."""
         ...
 
-    def put(self, partition: int, outputs: Outputs, planned_at_ms: int) -> None:
+    def put(self, partition: int, executed: Executed) -> None:
         """Take a step's outputs."""
         ...
 

@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+import numpy as np
+
 from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
 from stream.durability.checkpoint import Checkpoints
 from stream.durability.compatibility import incompatible
 from stream.durability.digest import digest
 from stream.durability.journal import NEW_GENERATION, Entry, Journal, Range
-from stream.durability.machine import Machine, State
+from stream.durability.machine import Executed, Machine, State
 from stream.durability.planner import choose
 from stream.durability.queue import Queue
 from stream.durability.snapshot import Mark, Offsets, Snapshots
@@ -98,6 +100,11 @@ class Partition:
         """Decoded records that wait."""
         return sum(queue.rows for queue in self._queues)
 
+    @property
+    def lag(self) -> int:
+        """Records behind the last step, as far as is known; gaps in the topics count too."""
+        return sum(max(0, (queue.end or queue.next) - queue.first) for queue in self._queues)
+
     # Ownership
 
     def recover(self) -> None:
@@ -174,10 +181,10 @@ class Partition:
             self._replay[entry.number] = entry
         if any(queue.next < taken.hi for queue, taken in zip(self._queues, entry.ranges, strict=True)):
             return Pause.WAITING_FOR_RECORDS
-        outputs = self._execute(entry)
-        self._around.sink.put(self.number, outputs, entry.planned_at_ms)
+        executed = self._execute(entry)
+        self._around.sink.put(self.number, executed)
         self._confirmed_ms = self._around.clock.uptime_ms()
-        return Done(entry, outputs, is_replay)
+        return Done(entry, executed.outputs, is_replay)
 
     def capture(self) -> None:
         """Capture the state as it is now, whether or not it is time; published by `publish_when_acked`."""
@@ -227,7 +234,7 @@ class Partition:
             writer=self._owner.writer,
         )
 
-    def _execute(self, entry: Entry) -> Outputs:
+    def _execute(self, entry: Entry) -> Executed:
         batches = {topic: self._records(topic, entry) for topic in Topic}
         definitions = self._definitions(entry.definitions)
         step = Step(entry.number, entry.planned_at_ms, entry.caught_up, definitions)
@@ -243,7 +250,10 @@ class Partition:
         for queue, taken in zip(self._queues, entry.ranges, strict=True):
             queue.drop(taken.hi)
         del self._replay[entry.number]
-        return outputs
+        times = [batch.record_at_ms for taken in batches.values() for batch in taken]
+        return Executed(
+            outputs, entry.planned_at_ms, self.lag, np.concatenate(times or [np.empty(0, np.int64)])
+        )
 
     def _records(self, topic: Topic, entry: Entry) -> Sequence[Batch]:
         """The records of an entry's range, which must be those it was planned on."""

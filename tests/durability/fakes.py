@@ -10,7 +10,7 @@ import numpy as np
 
 from stream.contracts.definitions import Definitions
 from stream.contracts.topics import FIELDS, Topic
-from stream.durability.machine import Arrays, State
+from stream.durability.machine import Arrays, Executed, State
 from stream.durability.surroundings import Clock
 from stream.engine.batch import SPARE_BYTES, Batch
 from stream.engine.engine import Step
@@ -141,7 +141,9 @@ class CountingMachine:
         self.step = step.number
         touched: set[str] = set()
         rows = 0
-        seen = hashlib.sha256(f"{self.chain}{step.planned_at_ms}{step.caught_up}{step.definitions.digest}".encode())
+        seen = hashlib.sha256(
+            f"{self.chain}{step.planned_at_ms}{step.caught_up}{step.definitions.digest}".encode()
+        )
         for topic in Topic:
             for batch in batches[topic]:
                 for pos, length in zip(batch.value_pos, batch.value_len, strict=True):
@@ -204,7 +206,8 @@ class OutboxSink:
     def is_full(self) -> bool:
         return len(self._outbox) >= self.room
 
-    def put(self, partition: int, outputs: Outputs, planned_at_ms: int) -> None:
+    def put(self, partition: int, executed: Executed) -> None:
+        outputs = executed.outputs
         self._doom.before_effect()
         self.database.see(partition, outputs)
         self._outbox.append((partition, outputs))

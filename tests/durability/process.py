@@ -107,7 +107,7 @@ class Process:
     @property
     def is_finished(self) -> bool:
         return all(
-            not records or self.partition.step and self.partition.offsets[topic] > records[-1].offset  # type: ignore[index]
+            not records or (self.partition.step and self.partition.offsets[topic] > records[-1].offset)  # type: ignore[index]
             for topic, records in self.log.items()
         )
 
