@@ -119,10 +119,10 @@ class Producer:
             "max_request_size": 4 * BATCH_BYTES,
             "compression_type": compression,
             "partitioner": _ByUser(),
-            "delivery_timeout_ms": delivery_timeout_seconds * 1000,
-            "request_timeout_ms": min(30, delivery_timeout_seconds) * 1000,
-            "max_block_ms": start_timeout_seconds * 1000,
-            "bootstrap_timeout_ms": start_timeout_seconds * 1000,
+            "delivery_timeout_ms": int(delivery_timeout_seconds * 1000),
+            "request_timeout_ms": int(min(30, delivery_timeout_seconds / 2) * 1000),  # one retry fits
+            "max_block_ms": int(start_timeout_seconds * 1000),
+            "bootstrap_timeout_ms": int(start_timeout_seconds * 1000),
             "allow_auto_create_topics": False,  # the broker's defaults would give the topics unequal partitions
             "metrics_enabled": False,
         }

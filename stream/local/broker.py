@@ -10,7 +10,6 @@ from stream.errors import ConfigurationError, Unavailable
 
 HOST = "127.0.0.1"
 START_SECONDS = 20.0
-STOP_SECONDS = 1.0  # it does not end while clients are connected, and holds nothing worth waiting for
 POLL_SECONDS = 0.01
 
 
@@ -59,14 +58,12 @@ class EmbeddedBroker:
         self._await_connection()
 
     def stop(self) -> None:
-        """End the process; nothing happens when it does not run."""
+        """End the process; nothing happens when it does not run.
+
+        It is killed: asked to end it waits for its clients, and it has nothing to save.
+        """
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
+        if process is not None:
             process.kill()
             process.wait()
 
