@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -73,7 +73,7 @@ def _absolute_store(url: str) -> str:
     scheme, colon, path = url.partition("://")
     if not colon:
         return Path(url).absolute().as_uri()
-    return Path(path).absolute().as_uri() if scheme == "file" else url
+    return Path(unquote(path)).absolute().as_uri() if scheme == "file" else url
 
 
 def _default_memory_limit() -> ByteSize:

@@ -69,7 +69,7 @@ def demo_folder(chosen: Path | None) -> Iterator[Path]:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Make the first SIGINT, SIGTERM or SIGHUP a KeyboardInterrupt and ignore the next: children must still be ended."""
+    """Make the first SIGINT, SIGTERM or SIGHUP a KeyboardInterrupt and ignore the next: children must end first."""
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def interrupt(number: int, _: FrameType | None) -> None:
