@@ -51,10 +51,10 @@ def prefetch(typingctx: Any, arr: Any, at: Any) -> Any:
 
 if config.DISABLE_JIT:  # what the intrinsics mean, so that kernels also run as plain Python
 
-    def load64(arr: Any, at: Any) -> Any:  # type: ignore[no-redef]  # noqa: D103
+    def load64(arr: Any, at: Any) -> Any:  # noqa: D103
         return U64(int.from_bytes(arr[at : at + 8].tobytes(), "little"))
 
-    def prefetch(arr: Any, at: Any) -> Any:  # type: ignore[no-redef]  # noqa: D103
+    def prefetch(arr: Any, at: Any) -> Any:  # noqa: D103
         return None
 
 

@@ -75,10 +75,12 @@ def _after_scalar(kind, argument, buf, pos, end):
 def _next_block(buf, pos, end):
     """(items, position of the first) of the next block of an array or a map; 0 items end it, position -1: malformed."""
     items, pos = varint(buf, pos, end)
+    if items == _MIN_LONG:  # has no positive counterpart
+        return items, _NOWHERE
     if pos >= 0 and items < 0:  # the block's size in bytes follows
         items = -items
         pos = varint(buf, pos, end)[1]
-    return (items, pos) if items >= 0 else (np.int64(0), _NOWHERE)
+    return items, pos
 
 
 @njit(cache=True, nogil=True)
