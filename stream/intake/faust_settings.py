@@ -1,0 +1,70 @@
+"""The Faust settings without which the driver, or exactness, does not work; each with its reason."""
+
+from typing import Any
+
+import faust
+from faust.types import Message
+
+SCHEME = "liftstream"
+
+
+def faust_settings(
+    broker: str,
+    *,
+    instance: str | None = None,
+    session_seconds: float = 10.0,
+    partition_fetch_bytes: int = 1 << 20,
+) -> dict[str, Any]:
+    """Keyword arguments for faust.App.
+
+    broker: `kafka://host:port[,host:port...]`. instance: the stable name of this process (static membership: a quick
+    restart gets its partitions back without a rebalance). session_seconds: after so much silence of a worker its
+    partitions go to others; at least 6, which is the least that brokers take.
+    """
+    settings = {
+        "broker": broker_urls(broker),
+        # No Faust tables: state is ours, and there is nothing to recover.
+        "store": "memory://",
+        # With 0 and no tables Faust takes aiokafka's round-robin assignor, and a partition's three topics part.
+        "table_standby_replicas": 1,
+        # No leader topic and no topics made by Faust: ours are made, and checked, before it starts.
+        "topic_disable_leader": True,
+        "topic_allow_declare": False,
+        # A rebalance does not wait for messages to be acknowledged: ours never are (use topic(..., acks=False)).
+        "stream_wait_empty": False,
+        # Agents only queue, so a short buffer never fills.
+        "stream_buffer_maxsize": 64,
+        # aiokafka leaves the group when nothing was polled for so long, and Faust never makes it return.
+        "broker_max_poll_interval": 1e9,
+        # The least takeover time that does not take a busy machine for a dead one.
+        "broker_session_timeout": session_seconds,
+        "broker_heartbeat_interval": session_seconds / 3,
+        # How long the others wait in a rebalance for a worker in the middle of a step.
+        "broker_rebalance_timeout": max(session_seconds, 10.0),
+        # Counts fetches of the input topics, and records of others.
+        "broker_max_poll_records": 20_000,
+        # Bytes of a fetch of one topic-partition; small ones are slow, as the next fetch waits until all are drained.
+        "consumer_max_fetch_size": partition_fetch_bytes,
+        # Positions come from checkpoints; if Kafka no longer has one, that is an error and not a jump.
+        "consumer_auto_offset_reset": "none",
+    }
+    if instance is not None:
+        settings["consumer_group_instance_id"] = instance
+    return settings
+
+
+def broker_urls(broker: str) -> list[str]:
+    """`kafka://a:1,b:2` as this driver's URLs, which is what makes Faust choose it."""
+    hosts = broker.partition("://")[2] or broker
+    return [f"{SCHEME}://{host}" for host in hosts.split(",")]
+
+
+class AsFetched(faust.Schema):  # type: ignore[misc]
+    """The schema of the input topics: the message's value, a Fetched, is handed to agents as it is."""
+
+    def loads_key(self, app: Any, message: Message, **_: Any) -> None:
+        """There is none."""
+
+    def loads_value(self, app: Any, message: Message, **_: Any) -> Any:
+        """The Fetched."""
+        return message.value
