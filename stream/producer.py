@@ -142,7 +142,7 @@ class Producer:
         event_id: str | None = None,
     ) -> str:
         """Say that a user is in an arm from `at` (default: now) on. Returns the event id (default: a new one)."""
-        event_id = event_id or _new_id()
+        event_id = _new_id() if event_id is None else event_id
         self.send(
             Topic.ASSIGNMENTS,
             {
@@ -249,7 +249,7 @@ class Producer:
 
         It is credited to the impression it names, else to the user's latest impression of the item.
         """
-        event_id = event_id or _new_id()
+        event_id = _new_id() if event_id is None else event_id
         self.send(
             Topic.INTERACTIONS,
             {

@@ -1,18 +1,20 @@
 """The same tests run on the embedded broker and on a real one."""
 
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from kafka import KafkaConsumer, TopicPartition
 
 from stream.contracts.topics import Topic
 from stream.local.broker import EmbeddedBroker
 
 PARTITIONS = 4
+READ_SECONDS = 30
 _SILENT = logging.getLogger("librdkafka")  # it writes to stderr while a broker is away
 
 
@@ -32,24 +34,21 @@ class Broker:
         return f"{self.prefix}{topic.word}"
 
     def records(self, topic: Topic) -> list[Any]:
-        """The topic's messages as confluent-kafka reads them, partition by partition."""
-        consumer = Consumer(
-            {"bootstrap.servers": self.bootstrap, "group.id": "unused", "enable.partition.eof": True},
-            logger=_SILENT,
+        """The topic's records in the order of partitions and offsets."""
+        consumer = KafkaConsumer(
+            bootstrap_servers=self.bootstrap, group_id=None, enable_auto_commit=False, fetch_max_wait_ms=10
         )
-        name = self.name(topic)
-        consumer.assign([TopicPartition(name, number, OFFSET_BEGINNING) for number in range(PARTITIONS)])
+        partitions = [TopicPartition(self.name(topic), number) for number in range(PARTITIONS)]
+        consumer.assign(partitions)
+        consumer.seek_to_beginning()
         found: list[Any] = []
-        ended: set[int] = set()
-        while len(ended) < PARTITIONS:
-            message = consumer.poll(10)
-            assert message is not None, f"only partitions {ended} have ended"
-            if not message.error():
-                found.append(message)
-            elif message.error().code() == KafkaError._PARTITION_EOF:
-                ended.add(message.partition())
+        deadline = time.monotonic() + READ_SECONDS
+        while any(consumer.position(partition) != consumer.highwater(partition) for partition in partitions):
+            assert time.monotonic() < deadline, f"only {len(found)} records arrived"
+            for records in consumer.poll(100).values():
+                found += records
         consumer.close()
-        return sorted(found, key=lambda message: (message.partition(), message.offset()))
+        return sorted(found, key=lambda record: (record.partition, record.offset))
 
 
 @pytest.fixture(scope="session")

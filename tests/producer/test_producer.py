@@ -28,7 +28,7 @@ def a_producer(broker: Broker, **options: Any) -> Producer:
 
 
 def events(broker: Broker, topic: Topic) -> list[dict[str, Any]]:
-    return [decode(topic, message.value()) for message in broker.records(topic)]
+    return [decode(topic, record.value) for record in broker.records(topic)]
 
 
 def test_every_kind_of_event_arrives_as_it_was_sent(broker: Broker) -> None:
@@ -92,11 +92,11 @@ def test_all_events_of_a_user_are_in_the_partition_that_murmur2_says(broker: Bro
             producer.slate(**SLATE | {"user_id": user}, items=["a", "b"])
             producer.interaction(user_id=user, kind="click")
     for topic in (Topic.IMPRESSIONS, Topic.INTERACTIONS):
-        messages = broker.records(topic)
-        assert {message.key().decode() for message in messages} == set(users)
-        for message in messages:
-            assert message.partition() == (murmur2(message.key()) & 0x7FFFFFFF) % PARTITIONS
-            assert message.key().decode() == decode(topic, message.value())["user_id"]
+        records = broker.records(topic)
+        assert {record.key.decode() for record in records} == set(users)
+        for record in records:
+            assert record.partition == (murmur2(record.key) & 0x7FFFFFFF) % PARTITIONS
+            assert record.key.decode() == decode(topic, record.value)["user_id"]
 
 
 def test_murmur2_gives_the_numbers_of_the_java_client() -> None:
