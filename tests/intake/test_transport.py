@@ -107,6 +107,7 @@ class TinyApp:
     group: str
     plain_fetch: bool = False
     positions: dict[str, int] = field(default_factory=dict)
+    again_from: int = -1
     runs: int = 0
     child: subprocess.Popen[bytes] | None = None
 
@@ -120,6 +121,7 @@ class TinyApp:
             "out": str(self.out),
             "positions": self.positions,
             "plain_fetch": self.plain_fetch,
+            "again_from": self.again_from,
         }
         path = self.folder / "config.json"
         path.write_text(json.dumps(config))
@@ -180,6 +182,20 @@ def test_all_is_read_once_and_again_from_a_given_offset_after_a_crash(app: TinyA
     assert app.child.wait(30) == 0
     assert sorted(app.rows()) == sorted(row for row in app.load.rows if row[2] >= middle[row[0], row[1]])
     assert sum(line.startswith("OTHER") for line in app.lines()) == 100  # from the beginning, every time
+
+
+def test_a_seek_while_reading_begins_anew_and_a_commit_is_only_for_monitors(app: TinyApp) -> None:
+    app.again_from = 3_900
+    app.start()
+    app.wait_for(lambda lines: lines.count("END") == 2)
+    again = [row for row in app.load.rows if row[2] >= app.again_from]
+    assert sorted(app.rows()) == sorted([*app.load.rows, *again])
+    assert not any(line.startswith("MISSING") for line in app.lines())
+    assert "ONE BY ONE" not in app.log.read_text()
+    consumer = Consumer({"bootstrap.servers": app.kafka.bootstrap, "group.id": app.group})
+    committed = consumer.committed([Place(app.load.inputs[0], p) for p in range(PARTITIONS)], 30)
+    consumer.close()
+    assert [place.offset for place in committed] == [77] * PARTITIONS
 
 
 def test_the_plain_path_reads_the_same(app: TinyApp) -> None:

@@ -19,7 +19,10 @@ from stream.intake.transport import Consumer, Fetched
 
 @dataclass(frozen=True)
 class Config:
-    """positions: start offset by `topic-partition`; default: the earliest."""
+    """positions: start offset by `topic-partition`; default: the earliest.
+
+    again_from: once all is read, commit, and read again from this offset on; -1: do not.
+    """
 
     broker: str
     group: str
@@ -28,6 +31,7 @@ class Config:
     out: str
     positions: Mapping[str, int]
     plain_fetch: bool
+    again_from: int
 
 
 @dataclass
@@ -40,6 +44,13 @@ class WritingIntake:
     plain_fetch: bool
     expected: dict[TP, tuple[int, int]] = field(default_factory=dict)  # epoch, seq
     at_end: set[TP] = field(default_factory=set)
+    ends: int = 0
+
+    async def read_again(self, consumer: Consumer, offset: int) -> None:
+        assert await consumer.commit_advisory(dict.fromkeys(self.expected, 77))
+        self.at_end.clear()
+        epochs = await consumer.seek_stamped(dict.fromkeys(self.expected, offset))
+        self.expected = {tp: (epoch, 0) for tp, epoch in epochs.items()}
 
     def wanted(self, tps: Set[TP]) -> Set[TP]:
         return tps & self.expected.keys()
@@ -68,6 +79,7 @@ class WritingIntake:
             self.at_end.add(item.tp)
         if len(self.at_end) == len(self.expected):
             self.write("END")
+            self.ends += 1
 
     def write(self, line: str) -> None:
         self.out.write(line + "\n")
@@ -84,6 +96,9 @@ def main() -> None:
     async def read_inputs(stream: Any) -> None:
         async for item in stream:
             intake.accept(item)
+            if config.again_from >= 0 and intake.ends == 1:
+                intake.ends += 1
+                await intake.read_again(app.consumer, config.again_from)
 
     @app.agent(app.topic(config.other_topic, key_serializer="raw", value_serializer="raw", acks=False))
     async def read_others(stream: Any) -> None:
