@@ -1,6 +1,5 @@
 """Settings: where they come from, what they become, and how mistakes are said."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -8,16 +7,6 @@ import pytest
 from stream.contracts.topics import Topic
 from stream.errors import ConfigurationError
 from stream.settings import PREFIX, Settings
-
-
-@pytest.fixture(autouse=True)
-def clean_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory and no LIFTSTREAM_* variables."""
-    for name in os.environ:
-        if name.startswith(PREFIX):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def write(folder: Path, text: str) -> None:
