@@ -144,6 +144,13 @@ def test_ascii_is_what_python_calls_ascii(text):
     assert is_ascii(*padded(text)) == text.isascii()
 
 
+def test_one_byte_that_is_not_ascii_is_seen_anywhere():
+    for length in range(34):
+        assert is_ascii(*padded(b"a" * length))
+        for at in range(length):
+            assert not is_ascii(*padded(b"a" * at + b"\x80" + b"a" * (length - at - 1)))
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=8), st.text(max_size=6), st.binary(max_size=4))
 def test_utf8_is_what_python_calls_utf8(head, middle, tail):
