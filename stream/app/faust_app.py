@@ -1,0 +1,155 @@
+"""The Faust app: two agents that hand over, one service that steps, three pages."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import faust
+from aiokafka.errors import KafkaError
+from faust.exceptions import FaustError
+from faust.types import TP
+from mode import Service
+
+from stream.app.outlets import KafkaOutlet, Message
+from stream.app.pages import metrics, stalls, unready
+from stream.app.rolling import RollingWindows
+from stream.app.worker import Worker
+from stream.intake.faust_settings import AsFetched, faust_settings
+from stream.settings import Settings
+
+log = logging.getLogger(__name__)
+
+COMMIT_SECONDS = 5.0
+ROLLING_SECONDS = 1.0
+FLUSH_SECONDS = 0.1
+RETRY_SECONDS = 1.0
+LEAST_PAUSE_SECONDS = 0.02
+
+
+def make_app(settings: Settings, *, instance: str) -> faust.App:
+    """A Faust app without agents. instance: the stable name of this process in the consumer group."""
+    return faust.App(
+        settings.group,
+        **faust_settings(settings.broker, instance=instance),
+        web_enabled=True,
+        web_bind=settings.web_host,
+        web_port=settings.web_port,
+    )
+
+
+def sender(app: faust.App) -> Callable[[Message], Awaitable[Awaitable[object]]]:
+    """How a KafkaOutlet produces with this app."""
+
+    async def send(message: Message) -> Awaitable[object]:
+        producer = await app.maybe_start_producer()
+        acknowledged: Awaitable[object] = await producer.send(
+            message.topic, message.key, message.value, message.partition, None, dict(message.headers)
+        )
+        return acknowledged
+
+    return send
+
+
+def connect_agents(app: faust.App, worker: Worker, rolling: RollingWindows, partials_topic: str) -> None:
+    """Let the topics' messages reach worker and rolling windows. Agents never raise: a batch would be lost."""
+    app.intake = worker
+
+    @app.agent(app.topic(*sorted(worker.input_topics), schema=AsFetched(), acks=False), name="intake")
+    async def take_inputs(stream: Any) -> None:
+        async for fetched in stream:
+            worker.accept(fetched)
+
+    @app.agent(app.topic(partials_topic, key_type=bytes, value_type=bytes, acks=False), name="rolling")
+    async def take_partials(stream: Any) -> None:
+        async for event in stream.events():
+            rolling.state.apply(event.key, event.value)
+
+    @app.on_partitions_revoked.connect(weak=False)
+    async def on_revoked(_: Any, revoked: set[TP], **__: Any) -> None:
+        await worker.revoked(revoked)
+
+    @app.on_partitions_assigned.connect(weak=False)
+    async def on_assigned(_: Any, assigned: set[TP], **__: Any) -> None:
+        rolling.keep_only({tp.partition for tp in assigned if tp.topic == partials_topic})
+
+
+def connect_service(
+    app: faust.App, worker: Worker, outlet: KafkaOutlet, rolling: RollingWindows, step_seconds: float
+) -> None:
+    """Run steps, flushes, windows and commits, each at its own pace, from the app's start to its stop."""
+
+    @app.service
+    class Steps(Service):  # type: ignore[misc]
+        @Service.task
+        async def run_steps(self) -> None:
+            while not self.should_stop:
+                started = time.monotonic()
+                await worker.round(app.consumer)
+                pause = step_seconds - (time.monotonic() - started)
+                await worker.wait(max(LEAST_PAUSE_SECONDS, pause))
+
+        @Service.task
+        async def flush_messages(self) -> None:
+            while not self.should_stop:
+                try:
+                    await outlet.flush()
+                    await self.sleep(FLUSH_SECONDS)
+                except (KafkaError, FaustError) as error:
+                    log.warning("Kafka does not take our messages and will be tried again: %r", error)
+                    await self.sleep(RETRY_SECONDS)
+
+        @Service.task
+        async def write_windows(self) -> None:
+            while not self.should_stop:
+                try:
+                    rolling.write()
+                except Exception as error:
+                    worker.fail(error)
+                await self.sleep(ROLLING_SECONDS)
+
+        @Service.task
+        async def commit(self) -> None:
+            while not self.should_stop:
+                await self.sleep(COMMIT_SECONDS)
+                if offsets := worker.offsets():
+                    await app.consumer.commit_advisory(offsets)
+
+        async def on_stop(self) -> None:
+            """Last snapshots, still as a member of the group."""
+            try:
+                await worker.close(outlet.flush)
+            except (KafkaError, FaustError) as error:
+                log.warning("Kafka took no more messages; the next start repeats the last steps: %r", error)
+
+
+def connect_pages(app: faust.App, worker: Worker) -> None:
+    """Serve /healthz (replace me?), /readyz (is everything up to date?) and /metrics."""
+
+    @app.page("/healthz")
+    async def healthz(web: Any, _: Any) -> Any:
+        problems = stalls(worker, time.monotonic())
+        return web.json({"ok": not problems, "problems": problems}, status=503 if problems else 200)
+
+    @app.page("/readyz")
+    async def readyz(web: Any, _: Any) -> Any:
+        reasons = unready(worker)
+        return web.json({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+
+    @app.page("/metrics")
+    async def show_metrics(web: Any, _: Any) -> Any:
+        return web.text(metrics(worker), content_type="text/plain")
+
+
+def run_app(app: faust.App) -> int:
+    """Run until SIGTERM or SIGINT; the exit code. Raises what crashed Faust."""
+    faust_worker = faust.Worker(
+        app, override_logging=False, redirect_stdouts=False, quiet=True, loop=asyncio.get_event_loop()
+    )
+    faust_worker.spinner = None  # it writes control characters
+    try:
+        faust_worker.execute_from_commandline()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0

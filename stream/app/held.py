@@ -1,0 +1,100 @@
+"""One partition number in this process: its step loop and what was fetched for it."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from stream.app.breaker import Breaker
+from stream.app.feed import Feed
+from stream.contracts.topics import Topic
+from stream.durability.partition import Done, Partition, Pause
+from stream.engine.batch import Batch
+from stream.intake.transport import Fetched
+
+ENOUGH_ROWS = 20_000  # queued in a partition: take a step at once
+TURN_SECONDS = 0.5  # for one partition before the next one has its turn
+
+
+class Decodes(Protocol):
+    """See app.decoder."""
+
+    def decode(self, topic: Topic, fetched: Fetched) -> Batch:
+        """Every record with a status."""
+        ...
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a worker has done since it started."""
+
+    steps: int = 0
+    replayed_steps: int = 0
+    records: int = 0
+    rejected: int = 0
+    takeovers: int = 0
+    lost_fetches: int = 0
+
+
+@dataclass(slots=True)
+class Held:
+    """is_assigned: Kafka says it is ours. is_running: and it is loaded, sought, and takes data."""
+
+    partition: Partition
+    breaker: Breaker
+    feeds: tuple[Feed, Feed, Feed] = field(default_factory=lambda: (Feed(), Feed(), Feed()))
+    is_assigned: bool = False
+    is_running: bool = False
+    pause: Pause | None = None  # why it takes no step now
+    stepped_at: float = 0.0  # monotonic seconds; or when it last had nothing to do
+
+    @property
+    def rows(self) -> int:
+        """Records that wait for a step."""
+        return self.partition.queued_rows + sum(feed.rows for feed in self.feeds)
+
+    def turn(self, decoder: Decodes, counters: Counters) -> bool:
+        """Decode and take steps for a while; whether the next turn should come at once."""
+        until = time.monotonic() + TURN_SECONDS
+        while self.is_running:
+            self._decode(decoder)
+            result = self.partition.advance()
+            if isinstance(result, Pause):
+                return self._note(result)
+            self.pause = None
+            self.stepped_at = time.monotonic()
+            self._count(result, counters)
+            if self.rows < ENOUGH_ROWS and not self.partition.has_replay:
+                return False
+            if time.monotonic() > until:
+                return True
+        return False
+
+    def _note(self, pause: Pause) -> bool:
+        self.pause = pause
+        if pause is Pause.NOTHING_QUEUED:
+            self.stepped_at = time.monotonic()
+        if pause is Pause.MUST_RECOVER:
+            self.is_running = False
+        return pause is Pause.MUST_RECOVER
+
+    def _decode(self, decoder: Decodes) -> None:
+        """Move what was fetched into the step loop's queues, as far as there is room."""
+        for topic in Topic:
+            feed = self.feeds[topic]
+            while self.partition.room(topic) and (fetched := feed.peek()):
+                self.partition.offer(topic, decoder.decode(topic, fetched), fetched.next_offset)
+                feed.pop()
+            if feed.end is not None:
+                self.partition.observe(topic, feed.end)
+
+    def _count(self, done: Done, counters: Counters) -> None:
+        letters: Mapping[str, Any] = done.outputs.tables.get("dead_letters", {})
+        rejected = len(letters.get("offset", ()))
+        counters.steps += 1
+        counters.records += done.outputs.rows
+        counters.rejected += rejected
+        if done.is_replay:
+            counters.replayed_steps += 1
+        else:
+            self.breaker.see(done.outputs.rows, rejected, letters["rule"][-1] if rejected else "")

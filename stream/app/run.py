@@ -1,0 +1,178 @@
+"""`liftstream worker` from its start to its exit code."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from stream.app.cluster import Broker, describe_broker
+from stream.app.decoder import Decoder
+from stream.app.engines import Engines
+from stream.app.faust_app import (
+    connect_agents,
+    connect_pages,
+    connect_service,
+    make_app,
+    run_app,
+    sender,
+)
+from stream.app.outlets import Destination, KafkaOutlet, Outlets
+from stream.app.rolling import RollingWindows
+from stream.app.warm import warm_up
+from stream.app.worker import Worker
+from stream.contracts.definitions import Definitions
+from stream.contracts.registry import Registry
+from stream.contracts.topics import Topic
+from stream.contracts.versions import Schemas
+from stream.durability.identity import Deployment, open_deployment
+from stream.durability.partition import Partition
+from stream.durability.store import Store, open_store
+from stream.durability.surroundings import Clock, Owner, Surroundings
+from stream.engine import ENGINE_VERSION
+from stream.errors import LiftstreamError
+from stream.intake.log_repeats import limit_repeats
+from stream.local.query_server import QueryServer
+from stream.settings import Settings
+from stream.sink.connect import Connection, connect, embedded_path
+from stream.sink.migrate import migrate
+from stream.sink.writer import Writer
+from stream.topics import create_topics
+
+log = logging.getLogger(__name__)
+
+_CHATTY = ("faust", "mode", "aiokafka", "kafka", "aiohttp.access")
+
+
+def run_worker(settings: Settings, *, new_generation: bool = False) -> int:
+    """Count until SIGTERM or SIGINT; the exit code of the process.
+
+    new_generation: start over beside the present state and rows.
+    Raises a LiftstreamError with what must be done when it cannot start or must not go on.
+    """
+    _log_to_stderr()
+    definitions = settings.definitions()
+    store = open_store(settings.checkpoints)
+    create_topics(settings)
+    broker = describe_broker(settings)
+    with ExitStack() as stack:
+        connection = stack.enter_context(_database(settings))
+        deployment = open_deployment(
+            store,
+            broker.cluster,
+            newest_rows=lambda: newest_generation(connection),
+            new_generation=new_generation,
+        )
+        warm_up(definitions)
+        writer = Writer(connection.client)
+        stack.callback(writer.close)
+        return _run(settings, definitions, store, broker, deployment, writer)
+
+
+def _run(
+    settings: Settings,
+    definitions: Definitions,
+    store: Store,
+    broker: Broker,
+    deployment: Deployment,
+    writer: Writer,
+) -> int:
+    app = make_app(settings, instance=f"{socket.gethostname()}-{settings.web_port}")
+    outlet = KafkaOutlet(sender(app))
+    around = Surroundings(
+        store=store,
+        machines=Engines(key=deployment.hash_key, partitions=broker.cluster.partitions),
+        sink=Outlets(writer, outlet, _destination(settings, deployment, broker)),
+        clock=system_clock(),
+    )
+    owner = Owner(_writer_id(), ENGINE_VERSION, definitions)
+    schemas = Schemas(Registry(settings.registry_url) if settings.registry_url else None)
+    worker = Worker(
+        {topic: settings.topic(topic) for topic in Topic},
+        partition_of=lambda number: Partition(number, deployment.folder(number), owner, around),
+        decoder=Decoder(schemas, partitions=broker.cluster.partitions),
+        memory_limit=int(settings.memory_limit),
+        on_failure=lambda: signal.raise_signal(signal.SIGTERM),
+    )
+    rolling = RollingWindows(writer, partitions=broker.partials_partitions)
+    connect_agents(app, worker, rolling, settings.partials_topic)
+    connect_service(app, worker, outlet, rolling, settings.step_seconds)
+    connect_pages(app, worker)
+    log.info(
+        "Worker %s of group %s starts: deployment %s, generation %d.",
+        owner.writer, settings.group, deployment.id, deployment.generation,
+    )  # fmt: skip
+    code = run_app(app)
+    return _verdict(worker, code)
+
+
+def _verdict(worker: Worker, code: int) -> int:
+    """The exit code; what stopped the worker is raised if it is for the user, and logged if it is a bug."""
+    if worker.failure is None:
+        return code
+    if isinstance(worker.failure, LiftstreamError):
+        raise worker.failure
+    log.critical("The worker stopped because of a fault of its own.", exc_info=worker.failure)
+    return 1
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[Connection]:
+    """The migrated database; an embedded one answers other processes' questions meanwhile."""
+    with connect(settings.clickhouse_url) as connection:
+        client = connection.client()
+        migrate(client)
+        client.close()
+        if not connection.is_embedded:
+            yield connection
+            return
+        server = QueryServer(connection, embedded_path(settings.clickhouse_url))
+        try:
+            yield connection
+        finally:
+            server.close()
+
+
+def newest_generation(connection: Connection) -> int:
+    """The newest generation that has rows, 0 when there are none."""
+    client = connection.client()
+    try:
+        return int(client.query("SELECT max(generation) FROM generations").result_rows[0][0])
+    finally:
+        client.close()
+
+
+def _destination(settings: Settings, deployment: Deployment, broker: Broker) -> Destination:
+    return Destination(
+        generation=deployment.generation,
+        partials_topic=settings.partials_topic,
+        partials_partitions=broker.partials_partitions,
+        dead_letters_topic=settings.dead_letters_topic,
+        input_topics={topic.word: settings.topic(topic) for topic in Topic},
+    )
+
+
+def system_clock() -> Clock:
+    """The machine's clocks; where uptime does not count suspension (macOS), the wall clock stands in."""
+    uptime = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_REALTIME)
+    return Clock(
+        now_ms=lambda: time.time_ns() // 1_000_000,
+        uptime_ms=lambda: time.clock_gettime_ns(uptime) // 1_000_000,
+    )
+
+
+def _writer_id() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    limit_repeats()
