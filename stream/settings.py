@@ -147,7 +147,7 @@ class Settings(BaseSettings):
     web_host: str = Field(
         "127.0.0.1", description="Address of a worker's `/healthz`, `/readyz` and `/metrics`."
     )
-    web_port: int = Field(6066, ge=0, le=65535, description="Port of the same.")
+    web_port: int = Field(6066, ge=1, le=65535, description="Port of the same.")
 
     @field_validator("experiments")
     @classmethod

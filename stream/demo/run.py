@@ -1,6 +1,7 @@
 """The demo: an embedded broker, a supervised worker, the sample replayed through them, and looks at the database."""
 
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -96,8 +97,13 @@ def _settings(folder: Path, broker: str) -> dict[str, Any]:
         "topic_partitions": 2,
         "topic_replicas": 1,
         "allowed_lateness": "14d",  # the sample's week passes in seconds, so a moment's delay is hours of event time
-        "web_port": 0,
+        "web_port": _free_port(),
     }
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def _as_variables(settings: Mapping[str, Any]) -> dict[str, str]:

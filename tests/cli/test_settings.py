@@ -92,7 +92,7 @@ def test_an_unknown_key_names_the_nearest_setting(clean_place: Path) -> None:
         ("LIFTSTREAM_ALLOWED_LATENESS", "24", "a whole number with a unit"),
         ("LIFTSTREAM_EXPERIMENTS", "/not/there", "must be an existing folder"),
         ("LIFTSTREAM_SLICE_DIMENSIONS", "country,colour", "'colour' is not among"),
-        ("LIFTSTREAM_WEB_PORT", "-1", "at least 0"),
+        ("LIFTSTREAM_WEB_PORT", "-1", "at least 1"),
     ],
 )
 def test_a_wrong_value_names_the_variable_and_the_rule(
