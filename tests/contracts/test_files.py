@@ -144,6 +144,15 @@ def test_parquet_timestamps_of_any_unit_and_zone_are_the_same_moment(
     assert read(path) == [an_interaction_event()]
 
 
+def test_parquet_timestamps_lose_what_is_finer_than_a_millisecond(tmp_path: Path) -> None:
+    rows = pa.Table.from_pylist([an_interaction()])
+    at = pa.array([AT_MS * 1_000_000 + 999_999]).cast(pa.timestamp("ns", "UTC"))
+    pq.write_table(
+        rows.set_column(rows.schema.get_field_index("at"), "at", at), path := tmp_path / "e.parquet"
+    )
+    assert read(path) == [an_interaction_event()]
+
+
 def test_parquet_dictionaries_and_columns_of_nulls_are_read(tmp_path: Path) -> None:
     table = pa.Table.from_pylist([an_interaction(), an_interaction()])
     kind = table["kind"].dictionary_encode()

@@ -13,7 +13,7 @@ from kafka import KafkaConsumer, TopicPartition
 from stream.contracts.topics import Topic
 from stream.local.broker import EmbeddedBroker
 
-PARTITIONS = 4
+PARTITIONS = 6
 READ_SECONDS = 30
 _SILENT = logging.getLogger("librdkafka")  # it writes to stderr while a broker is away
 
