@@ -114,7 +114,7 @@ def _connect_embedded(path: Path, create: bool) -> Connection:
 
     try:
         client = open_client(None)
-        _ensure_database(client, DEFAULT_DATABASE, create, str(path))
+        ensure_database(client, DEFAULT_DATABASE, create, str(path))
         client.close()
     except BaseException as error:
         lock.release()
@@ -147,7 +147,7 @@ def _connect_server(parts: SplitResult, create: bool, timeout_seconds: float) ->
 
     try:
         client = _until(time.monotonic() + timeout_seconds, lambda: open_client(None))
-        _ensure_database(client, database, create, where)
+        ensure_database(client, database, create, where)
         client.close()
     except OperationalError as error:
         raise Unavailable(
@@ -172,7 +172,7 @@ def _until(deadline: float, attempt: Open) -> Client:
             time.sleep(_RETRY_SECONDS)
 
 
-def _ensure_database(client: Client, database: str, create: bool, where: str) -> None:
+def ensure_database(client: Client, database: str, create: bool, where: str) -> None:
     """Look before creating: a user without the right to create is fine where the database exists."""
     known: Any = client.query(
         "SELECT count() FROM system.databases WHERE name = {name:String}", parameters={"name": database}
@@ -195,7 +195,7 @@ def _ensure_database(client: Client, database: str, create: bool, where: str) ->
 def brief(error: ClickHouseError) -> str:
     """The first line of what ClickHouse said, without the driver's preamble and the version."""
     text = str(error).rsplit("DB::Exception: ", 1)[-1].splitlines()[0]
-    return re.split(r": In scope |\. \([A-Z_]+\)| \(version | \(for url ", text)[0].strip()
+    return re.split(r"[:.]? [Ii]n scope |\. \([A-Z_]+\)| \(version | \(for url ", text)[0].strip()
 
 
 def _without_password(parts: SplitResult) -> str:

@@ -16,6 +16,7 @@ _TIMES = {
     "pane_start_ms", "hour_ms", "record_at_ms", "as_of_ms", "watermark_ms", "horizon_ms", "last_step_at_ms",
     "written_at_ms", "data_as_of_ms",
 }  # fmt: skip
+_NARROW = {"pane_seconds": pa.uint32(), "window_seconds": pa.uint32(), "last_step": pa.uint64()}
 _TEXTS = {"experiment", "arm", "dimension", "value", "topic", "reason", "field", "rule"}
 
 
@@ -130,4 +131,4 @@ def _type(column: str) -> pa.DataType:
         return pa.binary()
     if column == "revenue_minor" or column in MOMENTS:
         return INT128
-    return pa.uint32() if column in ("pane_seconds", "window_seconds") else pa.int64()
+    return _NARROW.get(column, pa.int64())

@@ -1,0 +1,79 @@
+"""Bringing a database up to date, on chDB and on a real server."""
+
+from dataclasses import replace
+from string import Template
+
+import pytest
+
+from stream.errors import ConfigurationError
+from stream.sink.connect import Connection
+from stream.sink.migrate import Migration, migrate, migrations
+
+
+def test_the_files_are_numbered_without_gaps() -> None:
+    assert [m.number for m in migrations()] == list(range(1, len(migrations()) + 1))
+
+
+def test_migrating_twice_applies_each_file_once(empty_connection: Connection) -> None:
+    client = empty_connection.client()
+    assert migrate(client) == migrations()
+    assert migrate(client) == ()
+    rows = client.query("SELECT number, name, checksum FROM migrations ORDER BY number").result_rows
+    assert rows == [(m.number, m.name, m.checksum) for m in migrations()]
+    client.close()
+
+
+def test_an_interrupted_migration_is_finished_by_the_next(empty_connection: Connection) -> None:
+    client = empty_connection.client()
+    first, *_ = migrations()
+    migrate(
+        client, known=[replace(first, sql=first.sql.split(";\n")[0])]
+    )  # some tables, then the process died
+    client.command("TRUNCATE TABLE migrations")
+    assert migrate(client) == migrations()
+    client.close()
+
+
+def test_only_missing_files_are_applied(empty_connection: Connection) -> None:
+    client = empty_connection.client()
+    first, second = (
+        Migration(1, "0001_a", "CREATE VIEW a AS SELECT 1"),
+        Migration(2, "0002_b", "CREATE VIEW b AS SELECT 2"),
+    )
+    assert migrate(client, known=[first]) == (first,)
+    assert migrate(client, known=[first, second]) == (second,)
+    client.close()
+
+
+def test_a_database_of_a_newer_liftstream_is_refused(empty_connection: Connection) -> None:
+    client = empty_connection.client()
+    migrate(client)
+    client.command("INSERT INTO migrations (number, name, checksum) VALUES (999, '0999_later', 'x')")
+    with pytest.raises(ConfigurationError, match=r"newer liftstream \(0999_later\).*upgrade"):
+        migrate(client)
+    client.close()
+
+
+def test_a_changed_file_is_refused(empty_connection: Connection) -> None:
+    client = empty_connection.client()
+    migrate(client)
+    first, *others = migrations()
+    with pytest.raises(
+        ConfigurationError, match="0001_tables was applied to this database from a different file"
+    ):
+        migrate(client, known=[replace(first, sql=first.sql + "\n-- changed"), *others])
+    client.close()
+
+
+def test_on_a_cluster_tables_are_replicated_and_every_object_is_made_on_all_servers() -> None:
+    for migration in migrations():
+        sql = Template(migration.sql).substitute(
+            engine="ReplicatedReplacingMergeTree", on_cluster="ON CLUSTER 'c'"
+        )
+        statements = [s for s in sql.split(";\n") if s.strip()]
+        creates = [s for s in statements if "CREATE " in s]
+        assert len(creates) == len(statements)
+        assert all("ON CLUSTER 'c'" in s for s in creates)
+        assert all(
+            "ENGINE = ReplicatedReplacingMergeTree(version)" in s for s in creates if "CREATE TABLE" in s
+        )

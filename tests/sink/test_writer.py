@@ -1,0 +1,196 @@
+"""The writer against a database that fails on demand."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError, DataError, OperationalError
+
+from stream.sink.writer import Writer, WriterStopped, is_unavailable
+from tests.sink.fakes import FakeClickHouse, away
+from tests.sink.makers import a_dead_letter, a_ledger_row, a_pane, a_total, an_emission
+
+
+@contextmanager
+def a_writer(database: FakeClickHouse, **options: Any) -> Iterator[Writer]:
+    writer = Writer(database.client, interval_seconds=0, **options)
+    yield writer
+    writer.close(0)
+
+
+class Gate(FakeClickHouse):
+    """Its first insert waits until the test opens it."""
+
+    def __init__(self, *answers: Exception | None) -> None:
+        super().__init__(*answers)
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def insert_arrow(self, table: str, arrow_table: pa.Table, *, settings: dict[str, Any]) -> None:
+        self.reached.set()
+        assert self.opened.wait(10)
+        super().insert_arrow(table, arrow_table, settings=settings)
+
+
+def test_a_step_is_acknowledged_once_all_its_tables_and_its_status_are_written() -> None:
+    database = FakeClickHouse()
+    with a_writer(database) as writer:
+        assert writer.acked(0) == -1
+        writer.put(
+            an_emission(
+                4,
+                panes=[a_pane()],
+                totals=[a_total()],
+                ledger=[a_ledger_row()],
+                dead_letters=[a_dead_letter()],
+            )
+        )
+        assert writer.drain(10)
+        assert writer.acked(0) == 4
+        assert writer.acked(1) == -1
+        assert writer.rows_written == 4
+    assert [name for name, _ in database.inserts] == [
+        "panes", "totals", "ledger_rows", "dead_letter_rows", "partition_status",
+    ]  # fmt: skip
+    assert database.generations == [1]
+
+
+def test_nothing_is_acknowledged_while_one_table_is_missing() -> None:
+    database = Gate(None, away())
+    with a_writer(database) as writer:
+        writer.put(an_emission(1, panes=[a_pane()], totals=[a_total()]))
+        assert database.reached.wait(10)
+        assert writer.acked(0) == -1
+        assert writer.waiting_rows == 2
+        database.opened.set()
+        assert writer.drain(10)
+        assert writer.acked(0) == 1
+        assert writer.waiting_rows == 0
+    assert [name for name, _ in database.inserts] == ["panes", "panes", "totals", "partition_status"]
+
+
+def test_steps_that_wait_are_written_as_one_with_only_the_newest_rows() -> None:
+    database = Gate()
+    with a_writer(database) as writer:
+        writer.put(an_emission(1, panes=[a_pane(impressions=1)]))
+        assert database.reached.wait(10)
+        for step in (2, 3, 4):
+            panes = [a_pane(impressions=step), a_pane(arm="b", impressions=step, fragment=step)]
+            writer.put(an_emission(step, panes=panes))
+        writer.put(an_emission(9, partition=1, panes=[a_pane(impressions=50)]))
+        database.opened.set()
+        assert writer.drain(10)
+        assert (writer.acked(0), writer.acked(1)) == (4, 9)
+    first, second = (rows for name, rows in database.inserts if name == "panes")
+    assert first["impressions"].to_pylist() == [1]
+    assert second["impressions"].to_pylist() == [2, 3, 4, 4, 50]
+    assert second["version"].to_pylist() == [2, 3, 4, 4, 9]
+    status = [rows for name, rows in database.inserts if name == "partition_status"][-1]
+    assert status["last_step"].to_pylist() == [4, 9]
+
+
+def test_an_outage_loses_nothing_and_ends_with_the_newest_rows(caplog: pytest.LogCaptureFixture) -> None:
+    database = FakeClickHouse(away(), away())
+    with caplog.at_level(logging.WARNING), a_writer(database, now=lambda: 1000.0) as writer:
+        writer.put(an_emission(1, panes=[a_pane(impressions=1), a_pane(arm="b", impressions=1)]))
+        writer.put(an_emission(2, panes=[a_pane(impressions=2)], dead_letters=[a_dead_letter(offset=5)]))
+        assert writer.drain(10)
+        assert writer.acked(0) == 2
+        assert writer.unavailable_since is None
+    assert {(r["arm"], r["impressions"]) for r in database.rows("panes")} == {("a", 2), ("b", 1)}
+    assert len(database.rows("dead_letter_rows")) == 1
+    assert database.clients_made == database.clients_closed == 3
+    assert ["cannot be written" in r.message for r in caplog.records] == [True, False]
+
+
+def test_while_the_database_is_away_the_writer_says_since_when_and_when_it_is_full() -> None:
+    away_for_good = FakeClickHouse(*(away() for _ in range(1000)))
+    with a_writer(away_for_good, max_rows=3, now=lambda: 1000.0) as writer:
+        writer.put(an_emission(1, panes=[a_pane(impressions=1)]))
+        wait_until(lambda: writer.unavailable_since == 1000.0)
+        for step in range(2, 30):  # one row, whatever its age
+            writer.put(an_emission(step, panes=[a_pane(impressions=step)]))
+        wait_until(lambda: writer.waiting_rows == 1)
+        assert not writer.is_full
+        writer.put(an_emission(30, dead_letters=[a_dead_letter(offset=i) for i in range(3)]))
+        assert writer.waiting_rows == 4
+        assert writer.is_full
+        assert not writer.drain(0)
+        assert writer.acked(0) == -1
+
+
+def test_an_answer_that_trying_again_cannot_change_stops_the_writer() -> None:
+    refusal = DatabaseError("Code: 53. DB::Exception: Type mismatch", code=53)
+    with a_writer(FakeClickHouse(refusal)) as writer:
+        writer.put(an_emission(1, panes=[a_pane()]))
+        with pytest.raises(WriterStopped, match="Type mismatch"):
+            writer.drain(10)
+        assert writer.error is refusal
+        with pytest.raises(WriterStopped):
+            writer.put(an_emission(2))
+        assert writer.acked(0) == -1
+
+
+def test_a_client_that_cannot_be_made_is_tried_again() -> None:
+    database = FakeClickHouse()
+    attempts = [away(), away()]
+
+    def client() -> FakeClickHouse:
+        if attempts:
+            raise attempts.pop()
+        return database
+
+    writer = Writer(client, interval_seconds=0)
+    writer.put(an_emission(1, panes=[a_pane()]))
+    assert writer.drain(10)
+    writer.close()
+
+
+def test_closing_writes_what_waits() -> None:
+    database = FakeClickHouse()
+    writer = Writer(database.client, interval_seconds=60)
+    for step in (1, 2, 3):
+        writer.put(an_emission(step, panes=[a_pane(impressions=step)]))
+    writer.close()
+    assert [r["impressions"] for r in database.rows("panes")] == [3]
+
+
+def test_closing_gives_up_when_the_database_stays_away() -> None:
+    writer = Writer(FakeClickHouse(*(away() for _ in range(1000))).client)
+    writer.put(an_emission(1, panes=[a_pane()]))
+    writer.close(0.2)
+    assert writer.acked(0) == -1
+
+
+def test_a_step_without_rows_is_acknowledged_too() -> None:
+    with a_writer(FakeClickHouse()) as writer:
+        writer.put(an_emission(1))
+        assert writer.drain(10)
+        assert writer.acked(0) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OperationalError("no route"), True),
+        (OSError(28, "No space left on device"), True),
+        (DatabaseError("memory limit", code=241), True),
+        (DatabaseError("a proxy's 502"), True),
+        (DatabaseError("unknown table", code=60), False),
+        (DataError("cannot serialise"), False),
+    ],
+)
+def test_what_is_worth_another_try(error: Exception, expected: bool) -> None:
+    assert is_unavailable(error) is expected
+
+
+def wait_until(condition: Any) -> None:
+    done = threading.Event()
+    for _ in range(1000):
+        if condition():
+            return
+        done.wait(0.01)
+    raise AssertionError("it did not happen within 10 s")
