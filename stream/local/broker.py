@@ -107,6 +107,10 @@ def _binary() -> str:
         raise ConfigurationError(
             f"There is no embedded broker for this platform; use a Kafka server. {error}"
         ) from error
+    except OSError as error:  # it unpacks itself into the home directory once
+        raise ConfigurationError(
+            f"The embedded broker cannot be unpacked; set HOME to a writable folder: {error}."
+        ) from error
 
 
 def _checked_port(port: int) -> int:
