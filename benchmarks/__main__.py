@@ -41,7 +41,7 @@ class Report:
             "workers": self.workers,
             "events_per_second": round(self.ours.events_per_second),
             "cpu_us_per_event": round(own, 3),
-            "peak_rss_mb": round(self.ours.peak_rss_mb),
+            "peak_rss_mb": round(self.ours.cost.peak_rss_mb),
             "ratio_to_floor": round(own / self.floor.cpu_us_per_event, 2),
             "ratio_to_plain_faust": round(self.faust.cpu_us_per_event / own, 1) if self.faust else None,
         }
@@ -58,7 +58,7 @@ class Report:
                 f"{run.events:,}",
                 f"{run.events_per_second:,.0f}",
                 f"{run.cpu_us_per_event:.2f}",
-                f"{run.peak_rss_mb:,.0f}",
+                f"{run.cost.peak_rss_mb:,.0f}",
                 result or ("WRONG" if run.wrong else "exact"),
             )
         return table

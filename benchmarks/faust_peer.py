@@ -2,8 +2,8 @@
 
 Exact dedupe, arms of two experiments, clicks and purchases attributed by impression id, late assignments repaired;
 10 s windows per arm. No attribution by item, no expiry, no lateness, no snapshot: less than liftstream does.
-Run as a process of its own; its argument is a JSON object of bootstrap, prefix, events, result (a file).
-It prints START at the first record, writes the result and ends itself after the last.
+Run as a process of its own; its argument is a JSON object of bootstrap, prefix, events and result, the file to
+which it writes its cost and its counts after the last record.
 """
 
 import io
@@ -11,11 +11,14 @@ import json
 import os
 import sys
 import time
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import fastavro
 import faust
 
+from benchmarks.meter import Sample, sample
 from benchmarks.oracle import PANE_MS
 from benchmarks.workload import EXPERIMENTS, PARTITIONS
 from stream.contracts.topics import Topic
@@ -68,7 +71,6 @@ answered = app.Table("answered", default=bool, partitions=PARTITIONS)
 early = app.Table("early", default=list, partitions=PARTITIONS)  # interactions before their impression
 unassigned = app.Table("unassigned", default=list, partitions=PARTITIONS)  # counts before their assignment
 counts = app.Table("counts", default=int, partitions=PARTITIONS)
-records = 0
 
 
 def is_new(event_id: str) -> bool:
@@ -94,15 +96,23 @@ def answer(user_id: str, impression_id: str, kind: str, pane: int) -> None:
         count(user_id, "clicked_impressions" if kind == "click" else "converted_impressions", pane)
 
 
-def done() -> None:
-    global records
-    if records == 0:
-        print("START", flush=True, file=sys.__stdout__)
-    records += 1
-    if records == JOB["events"]:
-        with open(JOB["result"], "w") as out:
-            json.dump(dict(counts.data), out)
-        os._exit(0)
+class Progress:
+    """From the first record to the last, after which the process ends."""
+
+    def __init__(self) -> None:
+        self.left: int = JOB["events"]
+        self.start: Sample | None = None
+
+    def count(self) -> None:
+        self.start = self.start or sample(os.getpid())
+        self.left -= 1
+        if self.left == 0:
+            cost = sample(os.getpid()).cost_since(self.start)
+            Path(JOB["result"]).write_text(json.dumps({"cost": asdict(cost), "counts": dict(counts.data)}))
+            os._exit(0)
+
+
+progress = Progress()
 
 
 @app.agent(topic_of(Topic.ASSIGNMENTS))
@@ -117,7 +127,7 @@ async def assign(stream: Any) -> None:
                     if wanted == experiment:
                         counts[f"{column}|{experiment}|{arm}|{pane}"] += 1
                 unassigned[user_id] = [entry for entry in waiting if entry[1] != experiment]
-        done()
+        progress.count()
 
 
 @app.agent(topic_of(Topic.IMPRESSIONS))
@@ -130,7 +140,7 @@ async def show(stream: Any) -> None:
             if impression_id in early:
                 for kind in early.pop(impression_id):
                     answer(user_id, impression_id, kind, pane)
-        done()
+        progress.count()
 
 
 @app.agent(topic_of(Topic.INTERACTIONS))
@@ -142,7 +152,7 @@ async def interact(stream: Any) -> None:
                 answer(event["user_id"], impression_id, event["kind"], pane)
             else:
                 early[impression_id] = [*early[impression_id], event["kind"]]
-        done()
+        progress.count()
 
 
 if __name__ == "__main__":

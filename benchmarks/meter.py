@@ -1,66 +1,40 @@
-"""CPU time and memory of a process and its children, read from /proc."""
+"""CPU time and memory of processes and their children, read from /proc."""
 
 import os
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What work took. cpu_seconds: user and system time. peak_rss_mb: since the processes started."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_rss_mb: float
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """At `at` (time.time) these processes had used `cpu_seconds` (user and system)."""
+    """A reading; `at` in seconds of the monotonic clock."""
 
     at: float
     cpu_seconds: float
+    peak_rss_mb: float
+
+    def cost_since(self, earlier: "Sample") -> Cost:
+        """From the earlier reading to this one."""
+        return Cost(self.at - earlier.at, self.cpu_seconds - earlier.cpu_seconds, self.peak_rss_mb)
 
 
-class Meter:
-    """Samples processes every `pause` seconds while the context is open.
-
-    samples: in order of time. peak_rss_mb: the sum of the processes' own peaks so far.
-    """
-
-    def __init__(self, *pids: int, pause: float = 0.05) -> None:
-        self.samples: list[Sample] = []
-        self.peak_rss_mb = 0.0
-        self._pids = pids
-        self._pause = pause
-        self._peaks_kb: dict[int, int] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="meter", daemon=True)
-
-    def __enter__(self) -> "Meter":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.sample()
-
-    def sample(self) -> Sample:
-        """Read now, and keep what was read."""
-        pids = [pid for root in self._pids for pid in _tree(root)]
-        for pid in pids:
-            self._peaks_kb[pid] = max(self._peaks_kb.get(pid, 0), peak_rss_kb(pid))
-        self.peak_rss_mb = sum(self._peaks_kb.values()) / 1024
-        sample = Sample(time.time(), sum(_cpu_seconds(pid) for pid in pids))
-        self.samples.append(sample)
-        return sample
-
-    def last_before(self, at: float) -> Sample:
-        """The last sample not after `at`."""
-        return max((s for s in self.samples if s.at <= at), key=lambda s: s.at, default=self.samples[0])
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._pause):
-            self.sample()
+def sample(*pids: int) -> Sample:
+    """Read now; memory is the sum of the processes' own peaks."""
+    tree = [pid for root in pids for pid in _tree(root)]
+    peak_kb = sum(_peak_rss_kb(pid) for pid in tree)
+    return Sample(time.monotonic(), sum(_cpu_seconds(pid) for pid in tree), peak_kb / 1024)
 
 
 def _tree(root: int) -> list[int]:
@@ -72,13 +46,12 @@ def _tree(root: int) -> list[int]:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """User and system time of a process and of its children that have ended."""
+    """Of the process and of its children that have ended."""
     fields = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / _TICKS
 
 
-def peak_rss_kb(pid: int | str) -> int:
-    """Largest resident memory of a process so far; 0 when it has ended."""
+def _peak_rss_kb(pid: int) -> int:
     lines = _read(Path(f"/proc/{pid}/status")).splitlines()
     return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
 

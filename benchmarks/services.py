@@ -16,7 +16,6 @@ from tests.services.clickhouse import ClickHouseServer
 from tests.services.kafka import KafkaServer
 
 JVM = ("-Xmx1g", "-XX:+UseSerialGC")
-STEP_SECONDS = 1.0
 
 
 class Services:
@@ -39,16 +38,11 @@ class Services:
         return outer | {
             "LIFTSTREAM_BROKER": f"kafka://{self.bootstrap}",
             "LIFTSTREAM_CLICKHOUSE_URL": self._clickhouse.url_of(name),
-            "LIFTSTREAM_CHECKPOINTS": str(self.checkpoints(name)),
+            "LIFTSTREAM_CHECKPOINTS": str(self.folder / name / "checkpoints"),
             "LIFTSTREAM_TOPIC_PREFIX": f"{name}.",
             "LIFTSTREAM_TOPIC_PARTITIONS": str(PARTITIONS),
             "LIFTSTREAM_GROUP": name,
-            "LIFTSTREAM_STEP_SECONDS": str(STEP_SECONDS),
         }
-
-    def checkpoints(self, name: str) -> Path:
-        """The folder of that worker's checkpoint store."""
-        return self.folder / name / "checkpoints"
 
     def client(self, name: str) -> Client:
         """A client of that worker's database."""

@@ -94,6 +94,7 @@ def send(workload: Workload, bootstrap: str, prefix: str) -> None:
             "batch.size": 500_000,
             "queue.buffering.max.messages": 400_000,
             "enable.idempotence": True,
+            "log_level": 3,  # a broker that has just started is slow to give a producer id
             "on_delivery": lambda error, _: failures.append(str(error)) if error else None,
         }
     )
