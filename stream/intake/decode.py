@@ -4,6 +4,7 @@ Every record is read inside its own bounds, so a poisoned one gets a status and 
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -61,6 +62,7 @@ def unknown_ids(columns: Columns, program: Program) -> set[int]:
     """
     settled = np.array([*program.ids, *program.refused], np.int64)
     found = np.empty(len(columns), np.int64)
+    columns = _of_one_kind(columns)
     count = _collect_unknown(columns.buf, columns.value_pos, columns.value_len, settled, found)
     return set(np.unique(found[:count]).tolist())
 
@@ -68,11 +70,13 @@ def unknown_ids(columns: Columns, program: Program) -> set[int]:
 def decode(topic: Topic, columns: Columns, program: Program, *, partition: int, partitions: int) -> Batch:
     """Decode and check all records of one topic-partition; see contracts.reasons for the statuses.
 
-    The batch's `buf` is that of the columns, or a longer copy of it when texts had to be added (enum symbols, or
-    records that fastavro resolved); `value_pos` and `value_len` always show the original record.
+    All arrays of the batch are contiguous and writable; columns' arrays that are not are copied. The batch's `buf` is
+    that of the columns, or a longer copy of it when texts had to be added (enum symbols, or records that fastavro
+    resolved); `value_pos` and `value_len` always show the original record.
     """
     if program.topic is not topic:
         raise AssertionError(f"a program for {program.topic.word} cannot read {topic.word}")
+    columns = _of_one_kind(columns)
     buf = columns.buf
     symbol_base = 0
     if program.symbols:
@@ -99,6 +103,17 @@ def decode(topic: Topic, columns: Columns, program: Program, *, partition: int, 
         fields=fields,
         status=status,
         misrouted=misrouted,
+    )
+
+
+def _of_one_kind(columns: Columns) -> Columns:
+    """The same columns, each array contiguous and writable; copies those that are not.
+
+    numba compiles a kernel anew for every kind of array, which takes seconds: a worker that does so in the middle
+    of its work looks dead.
+    """
+    return Columns(
+        *(np.require(getattr(columns, f.name), requirements=["C", "W"]) for f in dataclasses.fields(columns))
     )
 
 

@@ -172,7 +172,7 @@ def columns_of_records(records: Sequence[ConsumerRecord]) -> Columns:
     parts = [part for record in records for part in (record.key, record.value)]
     lengths = np.array([-1 if part is None else len(part) for part in parts], np.int64)
     starts = np.concatenate([[0], np.maximum(lengths, 0).cumsum()[:-1]]) if parts else lengths
-    buf = b"".join([*(part for part in parts if part is not None), bytes(SPARE_BYTES)])
+    buf = bytearray().join([*(part for part in parts if part is not None), bytes(SPARE_BYTES)])
     return Columns(
         buf=np.frombuffer(buf, np.uint8),
         offset=np.array([record.offset for record in records], np.int64),

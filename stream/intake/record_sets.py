@@ -67,13 +67,20 @@ def columns(chunks: Sequence[Chunk], *, max_batch_bytes: int = MAX_BATCH_BYTES) 
         table = chunk.batches.copy()
         at = _gather(chunk, table, bodies, at, unpacker)
         tables.append(table)
-    buf: U8 = np.frombuffer(b"".join([*bodies, bytes(SPARE_BYTES)]), np.uint8)
+    # Writable, as in all Columns: numba compiles a kernel once more for read-only arrays.
+    buf: U8 = np.frombuffer(bytearray().join([*bodies, bytes(SPARE_BYTES)]), np.uint8)
     out = np.empty((6, sum(chunk.rows for chunk in chunks)), np.int64)
-    rows = _parse(buf, np.concatenate(tables), out)
+    rows = _parse(_read_only(buf), np.concatenate(tables), out)
     if rows < 0:
         raise _unreadable(chunks, -rows - 1, "damaged: a record does not fit into it")
     offset, record_at_ms, key_pos, key_len, value_pos, value_len = out[:, :rows]
     return Columns(buf, offset, record_at_ms, key_pos, key_len, value_pos, value_len)
+
+
+def _read_only(buf: U8) -> U8:
+    view = buf.view()
+    view.flags.writeable = False
+    return view
 
 
 def first_key(buf: memoryview, batch: I64) -> bytes | None:

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from stream.contracts.reasons import Reason, explain, status_of
 from stream.contracts.topics import FIELDS, Topic
-from stream.engine.batch import NULL, SPARE_BYTES
+from stream.engine.batch import NULL, SPARE_BYTES, Batch, Columns
 from stream.intake.avro_datum import MAX_DEPTH
 from stream.intake.avro_program import Program
 from stream.intake.decode import USER_ID, columns_of, decode, unknown_ids
+from stream.intake.decode import _collect_unknown as unknown_kernel
+from stream.intake.decode import _decode as decode_kernel
 from tests.intake.avro_records import (
     MAKERS,
     SCHEMA_ID,
@@ -274,6 +276,27 @@ def test_random_bytes_are_rejected_or_read_but_never_crash(datums):
     values = [b"\0\0\0\0\7" + datum for datum in datums]
     batch = decoded(IMPRESSIONS, schema_with(IMPRESSIONS, *EXTRA), values)
     assert len(batch) == len(values)
+
+
+def test_arrays_of_another_kind_do_not_compile_the_kernels_again():
+    schema = schema_of(IMPRESSIONS)
+    program = Program.of(IMPRESSIONS, {SCHEMA_ID: schema})
+    plain_columns = columns_of([encoded(schema, an_impression())] * 4, range(4), range(4))
+
+    def taken(columns: Columns) -> Batch:
+        assert unknown_ids(columns, program) == set()
+        return decode(IMPRESSIONS, columns, program, partition=0, partitions=1)
+
+    taken(plain_columns)
+    kernels = [kernel for kernel in (decode_kernel, unknown_kernel) if hasattr(kernel, "signatures")]
+    compiled = [list(kernel.signatures) for kernel in kernels]
+    buf = np.frombuffer(plain_columns.buf.tobytes(), np.uint8)
+    others = [getattr(plain_columns, name).repeat(2)[::2] for name in Columns.__slots__ if name != "buf"]
+    batch = taken(Columns(buf, *others))
+    assert [list(kernel.signatures) for kernel in kernels] == compiled
+    assert event_of(batch, 3) == an_impression()
+    arrays = [getattr(batch, name) for name in Batch.__slots__ if name != "topic"]
+    assert all(array.flags.c_contiguous and array.flags.writeable for array in arrays)
 
 
 def test_no_records_make_an_empty_batch():
