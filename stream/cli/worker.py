@@ -8,11 +8,16 @@ from stream.settings import Settings
 
 
 @click.command("worker", short_help=SUMMARIES["worker"])
+@click.option(
+    "--new-generation",
+    is_flag=True,
+    help="Start over from what the topics still hold; the views hide the old numbers.",
+)
 @click.pass_context
-def command(ctx: click.Context) -> None:
+def command(ctx: click.Context, new_generation: bool) -> None:
     """Consume the topics and keep the database up to date, until stopped.
 
     Start several, on one or more machines, to share the partitions. SIGTERM and Ctrl-C stop it cleanly; after a crash
     it goes on where it was, and nothing is counted twice.
     """
-    ctx.exit(run_worker(Settings.load()))
+    ctx.exit(run_worker(Settings.load(), new_generation=new_generation))

@@ -21,7 +21,7 @@ from stream.topics import create_topics
 
 REPLAY_SECONDS = 20.0
 LOOK_SECONDS = 0.5
-PATIENCE_SECONDS = 180.0  # without any progress; a first start compiles kernels
+PATIENCE_SECONDS = 300.0  # without any progress; a first start compiles kernels
 
 
 def run_demo(
