@@ -1,5 +1,8 @@
 """The Faust settings without which the driver, or exactness, does not work; each with its reason."""
 
+import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -25,6 +28,8 @@ def faust_settings(
         "broker": broker_urls(broker),
         # No Faust tables: state is ours, and there is nothing to recover.
         "store": "memory://",
+        # Faust makes this folder at start, though nothing comes to be in it; its default is beside the user's files.
+        "datadir": Path(tempfile.gettempdir()) / f"liftstream-faust-{os.getuid()}",
         # With 0 and no tables Faust takes aiokafka's round-robin assignor, and a partition's three topics part.
         "table_standby_replicas": 1,
         # No leader topic and no topics made by Faust: ours are made, and checked, before it starts.

@@ -14,6 +14,7 @@ from faust.types import TP
 from stream.errors import LiftstreamError
 from stream.intake.faust_settings import AsFetched, faust_settings
 from stream.intake.fetch_check import rows_of
+from stream.intake.log_repeats import limit_repeats
 from stream.intake.transport import Consumer, Fetched
 
 
@@ -87,6 +88,7 @@ class WritingIntake:
 
 
 def main() -> None:
+    limit_repeats()
     config = Config(**json.loads(Path(sys.argv[1]).read_text()))
     app = faust.App(config.group, **faust_settings(config.broker, session_seconds=6), web_enabled=False)
     out = Path(config.out).open("a")  # noqa: SIM115 - closed by the process
