@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import faust
 from aiokafka.errors import KafkaError
 from faust.exceptions import FaustError
 from faust.types import TP
+from faust.types import Message as Received
 from mode import Service
 
 from stream.app.outlets import KafkaOutlet, Message
@@ -28,14 +30,32 @@ RETRY_SECONDS = 1.0
 LEAST_PAUSE_SECONDS = 0.02
 
 
-def make_app(settings: Settings, *, instance: str) -> faust.App:
-    """A Faust app without agents. instance: the stable name of this process in the consumer group."""
+class AsBytes(faust.Schema):  # type: ignore[misc]
+    """Keys and values as they are; nothing a message contains can raise."""
+
+    def loads_key(self, app: Any, message: Received, **_: Any) -> bytes | None:
+        """The key."""
+        return cast(bytes | None, message.key)
+
+    def loads_value(self, app: Any, message: Received, **_: Any) -> bytes | None:
+        """The value."""
+        return cast(bytes | None, message.value)
+
+
+def make_app(settings: Settings) -> faust.App:
+    """A Faust app without agents.
+
+    The web port makes this process's name in the consumer group, so that a worker that is quickly started again
+    gets its partitions back without a rebalance; a worker without pages (port 0) has no stable name.
+    """
+    has_pages = settings.web_port > 0
+    instance = f"{socket.gethostname()}-{settings.web_port}" if has_pages else None
     return faust.App(
         settings.group,
         **faust_settings(settings.broker, instance=instance),
-        web_enabled=True,
+        web_enabled=has_pages,
         web_bind=settings.web_host,
-        web_port=settings.web_port,
+        **({"web_port": settings.web_port} if has_pages else {}),
     )
 
 
@@ -61,7 +81,7 @@ def connect_agents(app: faust.App, worker: Worker, rolling: RollingWindows, part
         async for fetched in stream:
             worker.accept(fetched)
 
-    @app.agent(app.topic(partials_topic, key_type=bytes, value_type=bytes, acks=False), name="rolling")
+    @app.agent(app.topic(partials_topic, schema=AsBytes(), acks=False), name="rolling")
     async def take_partials(stream: Any) -> None:
         async for event in stream.events():
             rolling.state.apply(event.key, event.value)

@@ -81,7 +81,7 @@ def _run(
     deployment: Deployment,
     writer: Writer,
 ) -> int:
-    app = make_app(settings, instance=f"{socket.gethostname()}-{settings.web_port}")
+    app = make_app(settings)
     outlet = KafkaOutlet(sender(app))
     around = Surroundings(
         store=store,

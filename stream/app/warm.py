@@ -50,6 +50,8 @@ def _events() -> dict[Topic, bytes]:
 
 def _batch(topic: Topic, value: bytes) -> Batch:
     columns = columns_of([value], [0], [_AT_MS])
+    # What is fetched cannot be written to, and kernels are compiled per kind of array.
+    columns.buf.setflags(write=False)
     program = Program.of(topic, {newest(topic).schema_id: newest(topic).schema})
     assert not unknown_ids(columns, program)
     return decode(topic, columns, program, partition=0, partitions=2)
