@@ -22,6 +22,7 @@ DEFAULT_DATABASE = "liftstream"
 _AUTHENTICATION_FAILED = {192, 193, 194, 516}  # unknown user, wrong and required password
 _ACCESS_DENIED = 497
 _RETRY_SECONDS = 0.5
+_HOW_TO_WRITE = "write http(s)://user:password@host:port/database or chdb:///path"
 
 Open = Callable[[], Client]
 
@@ -82,14 +83,17 @@ def connect(url: str, *, create: bool = True, timeout_seconds: float = 20.0) -> 
     answer within the time) and DirectoryInUse (another process owns the directory).
     """
     logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())  # its errors are raised as well
-    parts = urlsplit(url)
-    if parts.scheme == "chdb":
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:  # a port that is no number, half an IPv6 address
+        raise ConfigurationError(f"The ClickHouse URL is malformed ({error}): {_HOW_TO_WRITE}.") from error
+    if parts.scheme == "chdb" and parts.netloc + parts.path:
         return _connect_embedded(embedded_path(url), create)
     if parts.scheme in ("http", "https") and parts.hostname:
         return _connect_server(parts, create, timeout_seconds)
     raise ConfigurationError(
-        f"The ClickHouse URL {_without_password(parts)!r} is not understood: write "
-        "http(s)://user:password@host:port/database or chdb:///path."
+        f"The ClickHouse URL {_without_password(parts)!r} is not understood: {_HOW_TO_WRITE}."
     )
 
 

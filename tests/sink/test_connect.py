@@ -24,7 +24,18 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.parametrize("url", ["clickhouse://host/db", "http:///db", "localhost:8123", ""])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "clickhouse://host/db",
+        "http:///db",
+        "localhost:8123",
+        "",
+        "chdb://",
+        "http://host:port/db",
+        "http://[::1/db",
+    ],
+)
 def test_a_malformed_url_is_explained(url: str) -> None:
     with pytest.raises(
         ConfigurationError, match=r"write http\(s\)://user:password@host:port/database or chdb:///path"

@@ -3,14 +3,19 @@
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError, DataError, OperationalError
 
+from stream.local.database import open_database
+from stream.sink.connect import connect
+from stream.sink.queries import results
 from stream.sink.writer import Writer, WriterStopped, is_unavailable
+from tests.services.clickhouse import ClickHouseServer
+from tests.sink.conftest import fill
 from tests.sink.fakes import FakeClickHouse, away
 from tests.sink.makers import a_dead_letter, a_ledger_row, a_pane, a_total, an_emission
 
@@ -104,6 +109,40 @@ def test_an_outage_loses_nothing_and_ends_with_the_newest_rows(caplog: pytest.Lo
     assert len(database.rows("dead_letter_rows")) == 1
     assert database.clients_made == database.clients_closed == 3
     assert ["cannot be written" in r.message for r in caplog.records] == [True, False]
+
+
+def test_rows_that_come_while_a_flush_fails_are_written_with_those_it_held() -> None:
+    database = Gate(away())
+    with a_writer(database) as writer:
+        writer.put(an_emission(1, panes=[a_pane(impressions=1), a_pane(arm="b", impressions=1)]))
+        assert database.reached.wait(10)
+        writer.put(an_emission(2, panes=[a_pane(impressions=2)], totals=[a_total()]))
+        writer.put(an_emission(5, partition=1))
+        database.opened.set()
+        assert writer.drain(10)
+        assert (writer.acked(0), writer.acked(1)) == (2, 5)
+    assert {(r["arm"], r["impressions"]) for r in database.rows("panes")} == {("a", 2), ("b", 1)}
+    assert len(database.rows("totals")) == 1
+
+
+def test_a_real_server_that_dies_and_comes_back_has_every_row(
+    clickhouse_server: ClickHouseServer, unique: str
+) -> None:
+    with connect(clickhouse_server.url_of(unique)) as connection:
+        fill(connection)
+        writer = Writer(connection.client, interval_seconds=0)
+        clickhouse_server.kill()
+        writer.put(an_emission(2, totals=[a_total(arm="b", impressions=1)]))
+        wait_until(lambda: writer.unavailable_since is not None)
+        writer.put(an_emission(3, totals=[a_total(arm="b", impressions=7)]))
+        clickhouse_server.restart()
+        assert writer.drain(60)
+        assert writer.acked(0) == 3
+        writer.close()
+        with open_database(clickhouse_server.url_of(unique)) as db:
+            assert [(r["arm"], r["impressions"]) for r in results(db)] == [("a", 4), ("b", 7)]
+        with closing(connection.client()) as client:
+            client.command(f"DROP DATABASE {unique}")
 
 
 def test_while_the_database_is_away_the_writer_says_since_when_and_when_it_is_full() -> None:
