@@ -86,8 +86,8 @@ def connect(url: str, *, create: bool = True, timeout_seconds: float = 20.0) -> 
     try:
         parts = urlsplit(url)
         _ = parts.port
-    except ValueError as error:  # a port that is no number, half an IPv6 address
-        raise ConfigurationError(f"The ClickHouse URL is malformed ({error}): {_HOW_TO_WRITE}.") from error
+    except ValueError:  # a port that is no number (or part of an unquoted password), half an IPv6 address
+        raise ConfigurationError(f"The ClickHouse URL is malformed: {_HOW_TO_WRITE}.") from None
     if parts.scheme == "chdb" and parts.netloc + parts.path:
         return _connect_embedded(embedded_path(url), create)
     if parts.scheme in ("http", "https") and parts.hostname:
