@@ -84,7 +84,7 @@ def _percent(rate: float | None) -> str | None:
 def _state(view: View) -> str:
     counted = f"{view.counted:,} of {view.sent:,} events sent are counted"
     restarts = f", worker restarted {view.restarts} times" if view.restarts else ""
-    waiting = f"; waiting for the worker: {view.news}" if view.news else ""
+    waiting = f". The worker: {view.news}" if view.news else ""
     return counted + restarts + waiting
 
 
@@ -98,10 +98,10 @@ class _Lines:
     """Progress without a terminal: a line whenever the state has changed by much."""
 
     def __init__(self) -> None:
-        self._said = ("", -1)
+        self._said = ("", -1, -1)
 
     def __call__(self, view: View) -> None:
-        now = (view.news, view.counted // 20_000)
+        now = (view.news, view.sent // 40_000, view.counted // 20_000)
         if now != self._said or view.is_complete:
             self._said = now
             note(_state(view))

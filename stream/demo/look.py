@@ -42,7 +42,7 @@ class Look:
 
     def __call__(self, *, sent: int, worker: SupervisedWorker) -> View:
         """Look once."""
-        news = "" if self._ask() else worker.last_words()
+        news = "" if self._ask() and self._ledger else worker.last_words()
         counted = sum(row["counted"] for row in self._ledger)
         return View(
             sent=sent,

@@ -1,6 +1,7 @@
 """A worker process that is started again when it dies."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from stream.settings import PREFIX
 STOP_SECONDS = 15.0
 SOON_SECONDS = 5.0  # a worker that dies sooner than this after its start has not really run
 MAX_EARLY_DEATHS = 3
+_LOG_PREFIX = re.compile(r"^[\d-]+ [\d:,]+ [A-Z]+ [\w.]+: ")
 
 
 class SupervisedWorker:
@@ -55,9 +57,10 @@ class SupervisedWorker:
         self.start()
 
     def last_words(self) -> str:
-        """The last line of its log."""
-        lines = self.log_file.read_text(errors="replace").split("\n") if self.log_file.exists() else []
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        """The last message in its log, without time, level and logger."""
+        lines = self.log_file.read_text(errors="replace").splitlines() if self.log_file.exists() else []
+        newest = next((line.strip() for line in reversed(lines) if line.strip()), "it is starting")
+        return _LOG_PREFIX.sub("", newest)
 
     def stop(self) -> None:
         """End it: asked first, then killed."""

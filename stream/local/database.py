@@ -1,5 +1,6 @@
 """Opens a database for questions, wherever it is and whoever owns it."""
 
+import logging
 from pathlib import Path
 
 import clickhouse_connect
@@ -51,6 +52,7 @@ def _owner_of(directory: Path) -> Client | None:
     address = Address.of(directory)
     if address is None:
         return None
+    logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())  # its errors are raised as well
     try:
         return clickhouse_connect.get_client(
             host=address.host,
