@@ -102,30 +102,32 @@ def change_single(t, user, row, e, ea, at, buf, id_pos, id_len, user_slice):
 def move_group(t, start, e, sign):
     """Take out or add the sums of all arms of one user in one experiment."""
     a = start
-    last = start
+    first = start
     while a >= 0 and t.assigned[a].experiment == e:
         if t.assigned[a].own == a:
             move_user(t, a, sign)
-        last = a
+        if t.assigned[a].at < t.assigned[first].at:
+            first = a
         a = np.int64(t.assigned[a].next)
     if t.assigned[start].flags & MIXED:
-        count_mixed(t, last, sign)
+        count_mixed(t, first, sign)
 
 
 @njit
 def settle_group(t, start, e):
     """After a change: every row knows its arm's own row, the flag MIXED and the earliest assignment's slice."""
-    last = start
+    first = start
     a = start
     mixed = False
     while a >= 0 and t.assigned[a].experiment == e:
         mixed = mixed or t.assigned[a].ea != t.assigned[start].ea
-        last = a
+        if t.assigned[a].at < t.assigned[first].at:
+            first = a
         a = np.int64(t.assigned[a].next)
     a = start
     while a >= 0 and t.assigned[a].experiment == e:
         t.assigned[a].flags = MIXED if mixed else 0
-        t.assigned[a].fine = fine_row(t, t.assigned[a].ea, t.assigned[last].slice)
+        t.assigned[a].fine = fine_row(t, t.assigned[a].ea, t.assigned[first].slice)
         a = np.int64(t.assigned[a].next)
 
 

@@ -159,7 +159,8 @@ def group_of(t, a, at):
     while a >= 0 and t.assigned[a].experiment == e:
         if hit < 0 and t.assigned[a].at <= at:
             hit = a
-        first = a
+        if t.assigned[a].at < t.assigned[first].at:
+            first = a  # of equal times the one in force stands before
         a = np.int64(t.assigned[a].next)
     return hit, first, a
 

@@ -24,6 +24,7 @@ from stream.engine.tables import Store
 
 ALL = "all"
 USER_DIMENSIONS = ("country", "device", "segment")
+
 CHUNK_PANES = CHUNK_MS // PANE_MS
 KEEP_HOURS_STEPS = 100  # a ledger row untouched for so many steps is closed
 SWEEP_ROWS = 100_000
@@ -110,7 +111,7 @@ class Emitter:
         self.slices.room(scratch * len(self.dimensions))
         a, b = self.panes, self.slices
         a.rows, b.rows = fold_panes(
-            self.store.tables(), self.store.a["combo_keys"], len(self.dimensions), SLICE_PANE_MS // PANE_MS,
+            self.store.tables(), len(self.dimensions), SLICE_PANE_MS // PANE_MS,
             a.slots, a.keys, a.sums, a.marks, a.rows, b.slots, b.keys, b.sums, b.marks, b.rows,
             self.step, self.clock_ms,
         )  # fmt: skip

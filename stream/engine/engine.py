@@ -14,7 +14,7 @@ from stream.contracts.topics import FIELDS, Topic
 from stream.engine.assign import apply_assignments, drop_experiment
 from stream.engine.attribute import NEED_ITEMS, apply_impressions, apply_interactions, index_items, orphan_waiting
 from stream.engine.batch import NULL, TEXT_MASK, TEXT_SHIFT, Batch
-from stream.engine.emit import Emitter
+from stream.engine.emit import USER_DIMENSIONS, Emitter
 from stream.engine.experiments import Experiments
 from stream.engine.layout import (
     BY_IMPRESSION, BY_ITEM, BY_NOTHING, CLICK, CONVERSION, IDS, IDS_BASE, IMP_BASE, IMPS, INT_BASE, INTS,
@@ -28,7 +28,7 @@ from stream.engine.screen import (
 from stream.engine.tables import Store
 
 I64 = npt.NDArray[np.int64]
-USER_DIMENSIONS = ("country", "device", "segment")
+
 MAX_CURRENCIES = 300
 CLICK_KIND = "click"
 RINGS = {"ids": (IDS_BASE, IDS), "impressions": (IMP_BASE, IMPS), "interactions": (INT_BASE, INTS)}
@@ -60,7 +60,7 @@ class Engine:
         self.newest = [-1, -1, -1]
         self.definitions = definitions
         self._key = np.frombuffer(key, np.uint64).copy()
-        self._store = Store(self._key)
+        self._store = Store()
         self._segments: dict[str, list[tuple[int, int]]] = {ring: [] for ring in RINGS}
         self._segment_ms = -1
         self._names: dict[str, Names] = {}
@@ -239,8 +239,7 @@ class Engine:
             batch.buf, self._column(batch, "surface"), status
         )
         self._store.room_for_combos(len(batch))
-        a = self._store.a
-        combos = encode_combos(self._store.tables(), codes, status, a["combo_slots"], a["combo_keys"])
+        combos = encode_combos(self._store.tables(), codes, status)
         self._store.room_for_impressions(len(batch))
         ids, items = self._hash(batch, "impression_id", status), self._hash(batch, "item_id", status)
         self._run(apply_impressions, status, users, at, ids, items, combos, ledger_rows, hours)
@@ -300,7 +299,7 @@ class Engine:
             "experiments": self.experiments.export(),
             "emitter": self._emitter.meta(),
         }
-        arrays = {f"state.{name}": array.copy() for name, array in self._store.a.items() if name != "key"}
+        arrays = {f"state.{name}": array.copy() for name, array in self._store.a.items()}
         arrays |= self._emitter.export()
         arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
         return arrays
@@ -319,7 +318,7 @@ class Engine:
         engine._segments = {ring: [tuple(s) for s in meta["segments"][ring]] for ring in RINGS}
         engine._segment_ms = meta["segment_ms"]
         held = {name.removeprefix("state."): array.copy() for name, array in arrays.items() if name.startswith("state.")}
-        engine._store = Store(engine._key, held | {"key": engine._key})
+        engine._store = Store(held)
         engine._names = {
             name: Names(MAX_CURRENCIES if name == "currency" else MAX_SLICE_VALUES, engine._key, names)
             for name, names in meta["names"].items()

@@ -28,7 +28,7 @@ def open_row(slots, keys, count, a, b):
 
 
 @njit(cache=True, nogil=True)
-def fold_panes(t, combo_keys, dimensions, panes_per_slice_pane, all_slots, all_keys, all_counts, all_marks, all_rows,
+def fold_panes(t, dimensions, panes_per_slice_pane, all_slots, all_keys, all_counts, all_marks, all_rows,
                slice_slots, slice_keys, slice_counts, slice_marks, slice_rows, step, clock):  # fmt: skip
     """Scratch into open panes: (rows of `all`, rows of slices). Marks are (fragment, last step, last clock)."""
     for i in range(t.m[SCRATCH]):
@@ -45,7 +45,7 @@ def fold_panes(t, combo_keys, dimensions, panes_per_slice_pane, all_slots, all_k
         for k in range(6):
             all_counts[r, k] += t.scratch[i, k]
         for d in range(dimensions):
-            value = 1 + d * CODES + code_in(combo_keys[combo, 0], combo_keys[combo, 1], d)
+            value = 1 + d * CODES + code_in(t.combo_keys[combo, 0], t.combo_keys[combo, 1], d)
             r, new = open_row(slice_slots, slice_keys, slice_rows, (ea << 32) | value, pane // panes_per_slice_pane)
             if new:
                 slice_rows += 1

@@ -1,15 +1,12 @@
-"""What the state is made of: row layouts, counters and the tuple of arrays that kernels receive.
+"""What the state is made of: row layouts, counters and the arrays that kernels receive.
 
 Bytes per entry, index slots included: remembered id 8 + 16, impression 56 + 16, interaction 64 + 16 when it waits,
 user 20 + 16, user in an experiment 80 + the length of the assignment's event_id.
 """
 
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-
-I64 = npt.NDArray[np.int64]
 
 PANE_MS = 10_000  # panes of slice `all`
 SLICE_PANE_MS = 60_000  # panes of all other slices
@@ -61,41 +58,44 @@ LEDGER_COLUMNS = L_MISROUTED + 1
  NEED_CELLS, NEED_HOURS, NEED_FINE) = range(26)  # fmt: skip
 
 
-class Tables(NamedTuple):
-    """The arrays of the state as kernels see them; rebuilt whenever one grows."""
-
-    m: I64
-    key: npt.NDArray[np.uint64]  # the two words of the hash key
-    user_keys: npt.NDArray[np.uint64]
-    user_slots: npt.NDArray[np.uint64]
-    users: npt.NDArray[np.void]
-    id_keys: npt.NDArray[np.uint64]
-    id_slots: npt.NDArray[np.uint64]
-    imp_keys: npt.NDArray[np.uint64]
-    imp_slots: npt.NDArray[np.uint64]
-    imps: npt.NDArray[np.void]
-    item_slots: npt.NDArray[np.uint64]
-    int_keys: npt.NDArray[np.uint64]
-    watch_slots: npt.NDArray[np.uint64]
-    ints: npt.NDArray[np.void]
-    assigned: npt.NDArray[np.void]
-    arena: npt.NDArray[np.uint8]  # event_ids of assignments
-    scratch_keys: I64  # (rows, 2): arm << 32 | combination, pane
-    scratch_slots: npt.NDArray[np.int32]
-    scratch: I64  # (rows, 6): COUNTS
-    fine_keys: I64  # (rows, 2): arm, user slice
-    fine_slots: npt.NDArray[np.int32]
-    fine: I64
-    wide: I64
-    fine_touched: npt.NDArray[np.int32]
-    ledger_keys: I64  # (rows, 2): topic, hour
-    ledger_slots: npt.NDArray[np.int32]
-    ledger: I64
-    ledger_touched: npt.NDArray[np.int64]  # step that touched the row last
-    combo_surface: npt.NDArray[np.int32]
-    policy: npt.NDArray[np.int8]  # by experiment, as all below
-    frozen: npt.NDArray[np.int8]
-    ends_at: I64
-    currency: npt.NDArray[np.int32]
-    has_surfaces: npt.NDArray[np.int8]
-    surfaces: npt.NDArray[np.int8]  # (experiment, surface)
+# The arrays of the state as kernels see them: name -> (dtype of a row, shape of a row).
+PAIR = (2,)
+FIELDS: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
+    "m": (np.dtype("i8"), ()),
+    "user_keys": (np.dtype("u8"), ()),
+    "user_slots": (np.dtype("u8"), ()),
+    "users": (USER, ()),
+    "id_keys": (np.dtype("u8"), ()),
+    "id_slots": (np.dtype("u8"), ()),
+    "imp_keys": (np.dtype("u8"), ()),
+    "imp_slots": (np.dtype("u8"), ()),
+    "imps": (IMPRESSION, ()),
+    "item_slots": (np.dtype("u8"), ()),
+    "int_keys": (np.dtype("u8"), ()),
+    "watch_slots": (np.dtype("u8"), ()),
+    "ints": (INTERACTION, ()),
+    "assigned": (ASSIGNED, ()),
+    "arena": (np.dtype("u1"), ()),  # event_ids of assignments
+    "scratch_keys": (np.dtype("i8"), PAIR),  # arm << 32 | combination, pane
+    "scratch_slots": (np.dtype("i4"), ()),
+    "scratch": (np.dtype("i8"), (6,)),  # in the order of outputs.COUNTS
+    "fine_keys": (np.dtype("i8"), PAIR),  # arm, user slice
+    "fine_slots": (np.dtype("i4"), ()),
+    "fine": (np.dtype("i8"), (FINE_COLUMNS,)),
+    "wide": (np.dtype("i8"), (WIDE_COLUMNS, 2)),
+    "fine_touched": (np.dtype("i4"), ()),
+    "combo_keys": (np.dtype("i8"), PAIR),  # eight codes of 16 bits
+    "combo_slots": (np.dtype("i4"), ()),
+    "combo_surface": (np.dtype("i4"), ()),
+    "ledger_keys": (np.dtype("i8"), PAIR),  # topic, hour
+    "ledger_slots": (np.dtype("i4"), ()),
+    "ledger": (np.dtype("i8"), (LEDGER_COLUMNS,)),
+    "ledger_touched": (np.dtype("i8"), ()),  # step that touched the row last, -1 in this step
+    "ledger_fragment": (np.dtype("i8"), ()),  # step that opened the row
+    "policy": (np.dtype("i1"), ()),  # by experiment, as all below
+    "frozen": (np.dtype("i1"), ()),
+    "ends_at": (np.dtype("i8"), ()),
+    "currency": (np.dtype("i4"), ()),
+    "has_surfaces": (np.dtype("i1"), ()),
+    "surfaces": (np.dtype("i1"), (1024,)),
+}

@@ -151,7 +151,7 @@ def encode_names(buf, packed, status, key, slots, keys, count, limit, codes, fre
 
 
 @njit(cache=True, nogil=True)
-def encode_combos(t, codes, status, slots, keys):
+def encode_combos(t, codes, status):
     """One code for each combination of eight codes (seven slice dimensions and the surface, last)."""
     n = status.shape[0]
     out = np.zeros(n, np.int64)
@@ -160,12 +160,12 @@ def encode_combos(t, codes, status, slots, keys):
             continue
         a = np.int64(codes[i, 0]) | codes[i, 1] << 16 | codes[i, 2] << 32 | codes[i, 3] << 48
         b = np.int64(codes[i, 4]) | codes[i, 5] << 16 | codes[i, 6] << 32 | codes[i, 7] << 48
-        r = pair_find(slots, keys, a, b)
+        r = pair_find(t.combo_slots, t.combo_keys, a, b)
         if r < 0:
             miss = r
             r = t.m[COMBOS]
             t.m[COMBOS] = r + 1
-            pair_put(slots, keys, r, miss, a, b)
+            pair_put(t.combo_slots, t.combo_keys, r, miss, a, b)
             t.combo_surface[r] = codes[i, 7]
         out[i] = r
     return out

@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stream.engine.frame import Tables
 from stream.engine.index import (
     LINK_MASK, MAX_LOAD, grown, grown_ring, pair_slots, power_of_two, rebuild, slots_for,
 )  # fmt: skip
 from stream.engine.layout import (
     ARENA, ASG, ASG_FREE, ASSIGNED, COMBOS, FINE, FINE_COLUMNS, IDS, IDS_BASE, IDS_USED, IMP_BASE, IMPRESSION, IMPS,
     IMPS_USED, INT_BASE, INTERACTION, INTS, ITEMS_ON, ITEMS_USED, LEDGER, LEDGER_COLUMNS, SCRATCH, USER, USERS,
-    USERS_USED, WATCH_USED, WIDE_COLUMNS, Tables,
+    USERS_USED, WATCH_USED, WIDE_COLUMNS,
 )  # fmt: skip
 
 Array = npt.NDArray[Any]
@@ -21,9 +22,9 @@ SMALL = 1 << 10
 class Store:
     """Named arrays `a` and counters `m`; `tables()` is what kernels get. Kernels never grow anything."""
 
-    def __init__(self, key: npt.NDArray[np.uint64], arrays: dict[str, Array] | None = None) -> None:
+    def __init__(self, arrays: dict[str, Array] | None = None) -> None:
         """Empty, or with the arrays of an export."""
-        self.a: dict[str, Array] = arrays if arrays is not None else _empty(key)
+        self.a: dict[str, Array] = arrays if arrays is not None else _empty()
         self._tables: Tables | None = None
 
     @property
@@ -32,9 +33,9 @@ class Store:
         return self.a["m"]
 
     def tables(self) -> Tables:
-        """The arrays as one tuple."""
+        """The arrays as kernels take them; valid until an array is replaced."""
         if self._tables is None:
-            self._tables = Tables(**{name: self.a[name] for name in Tables._fields})
+            self._tables = Tables(self.a)
         return self._tables
 
     def put(self, **arrays: Array) -> None:
@@ -152,7 +153,7 @@ class Store:
         self.m[count] -= rows
 
 
-def _empty(key: npt.NDArray[np.uint64]) -> dict[str, Array]:
+def _empty() -> dict[str, Array]:
     m = np.zeros(32, np.int64)
     m[[IDS_BASE, IMP_BASE, INT_BASE]] = 1
     m[ASG_FREE] = -1
@@ -161,7 +162,6 @@ def _empty(key: npt.NDArray[np.uint64]) -> dict[str, Array]:
     users["assigned"] = -1
     a: dict[str, Array] = {
         "m": m,
-        "key": key,
         "users": users,
         "user_keys": np.zeros(SMALL, np.uint64),
         "id_keys": np.zeros(SMALL, np.uint64),

@@ -195,17 +195,21 @@ class Oracle:
 
     def _settle_for_good(self, parts: list[Any]) -> None:
         for kind, key, counts in parts:
-            {"user": self.left_users, "pane": self.left_panes}.get(kind, {}).setdefault(key, Counter()).update(counts)
             if kind == "flag":
                 self.left_flags[key] += counts
+            else:
+                (self.left_users if kind == "user" else self.left_panes)[key].update(counts)
 
     def _freeze(self) -> None:
         for experiment in self.d.experiments:
             ends_at = experiment.ends_at_ms
             if ends_at is None or experiment.name in self.frozen:
                 continue
-            if ends_at < self.horizon - self.d.attribution_window_ms and self.arms.get(experiment.name) is not None:
+            if ends_at < self.horizon - self.d.attribution_window_ms:
                 totals = self.totals()
+                for kind, pane, counts in self._parts():
+                    if kind == "pane" and pane[0] == experiment.name:
+                        self.left_panes[pane].update(counts)
                 self.frozen[experiment.name] = {k: v for k, v in totals.items() if k[0] == experiment.name}
                 for key in [k for k in self.assignments if k[1] == experiment.name]:
                     del self.assignments[key]

@@ -1,0 +1,151 @@
+"""Random streams with everything that goes wrong: duplicates, disorder, late events, changed arms, orphans, poison."""
+
+import random
+from dataclasses import dataclass
+
+from stream.contracts.definitions import Arm, Definitions, Experiment, Policy
+from stream.contracts.topics import Topic
+from tests.engine.makers import DAY, HOUR, MINUTE, T0, Arrival, Event, an_assignment, an_impression, an_interaction
+from tests.engine.oracle import Oracle
+
+Given = dict[Topic, list[Arrival]]
+CAUGHT_UP = (True, True, True)
+
+
+def definitions(**changes: object) -> Definitions:
+    """One experiment of each policy, one with surfaces and a currency, one that ends; any other name is undeclared."""
+    fields: dict[str, object] = {
+        "conversion_kinds": ("order", "purchase"),
+        "experiments": (
+            Experiment(name="excludes", policy=Policy.EXCLUDE),
+            Experiment(name="ends", policy=Policy.EXCLUDE, ends_at_ms=T0 + 2 * HOUR),
+            Experiment(name="first", policy=Policy.FIRST, surfaces=("home",), currency="USD"),
+            Experiment(name="known", arms={"control": Arm(share=0.5), "b": Arm(share=0.5)}),
+            Experiment(name="of", policy=Policy.AS_OF),
+        ),
+    } | changes
+    fields["experiments"] = tuple(sorted(fields["experiments"], key=lambda e: e.name))  # type: ignore[attr-defined]
+    return Definitions(**fields)  # type: ignore[arg-type]
+
+
+@dataclass
+class World:
+    """Makes events of few users, items and experiments, so that everything meets."""
+
+    random: random.Random
+    users: int = 4
+    serial: int = 0
+
+    def __post_init__(self) -> None:
+        self.impressions: list[Event] = []
+        self.future: list[str] = []
+        self.sent: list[tuple[Topic, Event]] = []
+        self.shown_at: set[tuple[str, str, int]] = set()
+
+    def user(self) -> str:
+        return f"u{self.random.randrange(self.users)}"
+
+    def event_id(self) -> str:
+        """Unique, and not in order."""
+        self.serial += 1
+        return f"{self.random.randrange(1000)}-{self.serial}"
+
+    def event(self, at: int) -> tuple[Topic, Event | bytes]:
+        """The next event, about at this time."""
+        r = self.random
+        kind = r.random()
+        if kind < 0.06 and self.sent:
+            return r.choice(self.sent)
+        if kind < 0.09:
+            topic = r.choice(list(Topic))
+            return topic, r.randbytes(r.randrange(40))
+        topic, event = self._assignment(at) if kind < 0.27 else self._shown(at) if kind < 0.62 else self._done(at)
+        self.sent.append((topic, event))
+        return topic, event
+
+    def _assignment(self, at: int) -> tuple[Topic, Event]:
+        r = self.random
+        return Topic.ASSIGNMENTS, an_assignment(
+            self.event_id(),
+            at // 1000 * 1000 if r.random() < 0.5 else T0 + r.randrange(3) * MINUTE,
+            self.user(),
+            experiment=r.choice(["excludes", "ends", "first", "known", "of", "undeclared"]),
+            arm=r.choice(["control", "control", "b", "c"]),
+            country=r.choice(["DE", "IN", None]),
+            segment=r.choice(["new", None]),
+        )
+
+    def _shown(self, at: int) -> tuple[Topic, Event]:
+        r = self.random
+        user, item = self.user(), f"x{r.randrange(3)}"
+        while (user, item, at) in self.shown_at:
+            at += 1
+        self.shown_at.add((user, item, at))
+        name = f"imp{self.serial}"
+        if self.future and r.random() < 0.5:
+            name = self.future.pop(r.randrange(len(self.future)))
+        elif self.impressions and r.random() < 0.04:
+            name = r.choice(self.impressions)["impression_id"]
+        shown = an_impression(
+            self.event_id(), at, user, impression_id=name, item_id=item, surface=r.choice(["home", "cart"]),
+            country=r.choice(["DE", None]), device=r.choice(["web", "app"]), model_version=r.choice(["v1", "v2"]),
+        )  # fmt: skip
+        self.impressions.append(shown)
+        return Topic.IMPRESSIONS, shown
+
+    def _done(self, at: int) -> tuple[Topic, Event]:
+        r = self.random
+        user, name, item = self.user(), None, None
+        if self.impressions and r.random() < 0.7:
+            shown = r.choice(self.impressions[-20:])
+            at = shown["at"] + r.choice([0, 1, -5 * MINUTE, -5 * MINUTE - 1, r.randrange(HOUR), HOUR, HOUR + 1, DAY, DAY + 1])
+            at = max(at, T0 - DAY)
+            user = shown["user_id"] if r.random() < 0.9 else user
+            name = shown["impression_id"]
+        elif r.random() < 0.5:
+            name = f"later{self.serial}"
+            self.future.append(name)
+        if r.random() < 0.35:
+            name, item = None, f"x{r.randrange(3)}"
+        elif r.random() < 0.08:
+            name = None
+        return Topic.INTERACTIONS, an_interaction(
+            self.event_id(), at, user, impression_id=name, item_id=item,
+            kind=r.choice(["click", "click", "purchase", "order", "wish"]),
+            value_minor=r.choice([None, 0, 5, 10**12, -7, -(10**12)]), currency=r.choice([None, None, "EUR", "USD"]),
+        )  # fmt: skip
+
+
+def arrivals(seed: int, events: int, span: int, disorder: int) -> list[tuple[Topic, Arrival]]:
+    """So many events in order of arrival, their times rising over `span` ms, each up to `disorder` ms off."""
+    world = World(random.Random(seed))
+    out = []
+    for i in range(events):
+        now = T0 + span * i // events
+        topic, event = world.event(now - world.random.randrange(disorder + 1))
+        received = now + world.random.choice([0, 0, 0, HOUR])
+        if isinstance(event, dict):
+            received = max(received, event["at"] - 5 * MINUTE - (world.random.random() < 0.01))
+        out.append((topic, (event, received)))
+    return out
+
+
+def in_steps(stream: list[tuple[Topic, Arrival]], sizes: list[int]) -> list[Given]:
+    """Cut a stream into steps of these sizes, the last one repeated."""
+    steps, i, k = [], 0, 0
+    while i < len(stream):
+        size = sizes[min(k, len(sizes) - 1)]
+        given: Given = {topic: [] for topic in Topic}
+        for topic, arrival in stream[i : i + size]:
+            given[topic].append(arrival)
+        steps.append(given)
+        i, k = i + size, k + 1
+    return steps
+
+
+def oracle_step(oracle: Oracle, given: Given, planned_at: int, caught_up: tuple[bool, ...]) -> None:
+    """The same step for the oracle: raw bytes are no event."""
+    plain = {
+        topic: [(event if isinstance(event, dict) else None, at) for event, at in items] for topic, items in given.items()
+    }
+    oracle.step(plain, planned_at, caught_up)
