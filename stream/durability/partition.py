@@ -29,6 +29,8 @@ from stream.errors import ConfigurationError, DamagedStore
 
 log = logging.getLogger(__name__)
 
+_NO_LIMIT = 1 << 62
+
 
 class Pause(StrEnum):
     """Why `advance` took no step."""
@@ -60,6 +62,7 @@ class Partition:
         self, number: int, folder: str, owner: Owner, around: Surroundings, pace: Pace | None = None
     ) -> None:
         self.number = number
+        self.memory_limit = _NO_LIMIT  # bytes of state; at it, no further step is planned
         self._owner = owner
         self._around = around
         self._pace = pace or Pace()
@@ -99,6 +102,11 @@ class Partition:
     def queued_rows(self) -> int:
         """Decoded records that wait."""
         return sum(queue.rows for queue in self._queues)
+
+    @property
+    def has_replay(self) -> bool:
+        """The next step is in the journal already."""
+        return self.step + 1 in self._replay
 
     @property
     def lag(self) -> int:
@@ -199,7 +207,7 @@ class Partition:
         heads = [queue.head(self._pace.max_rows) for queue in self._queues]
         if not any(len(head.reached_ms) for head in heads):
             return Pause.NOTHING_QUEUED
-        if self.machine.nbytes >= self._pace.memory_limit:
+        if self.machine.nbytes >= self.memory_limit:
             return Pause.MEMORY_LIMIT
         self._refuse_incompatible_definitions()
         now_ms = self._around.clock.now_ms()

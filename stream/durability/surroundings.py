@@ -45,4 +45,3 @@ class Pace:
     journal_kept_ms: int = 86_400_000  # longer than any pause of a process
     collect_every_ms: int = 3_600_000
     silence_ms: int = 5_000  # after it, a journal write is checked against the newest snapshot
-    memory_limit: int = 1 << 62  # bytes of one partition's state
