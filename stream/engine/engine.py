@@ -325,6 +325,7 @@ class Engine:
         }
         engine._prepare()
         engine.experiments.restore(meta["experiments"])
+        engine.experiments.define(exported)
         engine._emitter.restore(arrays, meta["emitter"])
         return engine
 

@@ -76,7 +76,7 @@ class Experiments:
         return {"names": self.names, "arms": self.arms}
 
     def restore(self, exported: dict[str, Any]) -> None:
-        """Take the names of an export; the rules are in the store already."""
+        """Take the names of an export; `define` must follow."""
         self.names = list(exported["names"])
         self.arms = [list(arms) for arms in exported["arms"]]
         self._numbers = {name: number for number, name in enumerate(self.names)}
