@@ -16,7 +16,7 @@ from pathlib import Path
 from clickhouse_connect.driver.client import Client
 
 from benchmarks.check import consumed_of, differences
-from benchmarks.meter import Cost, Sample, sample
+from benchmarks.meter import Cost, sample
 from benchmarks.oracle import Expected
 from benchmarks.services import Services
 from tests.services.process import free_port
@@ -70,10 +70,11 @@ def run_worker(services: Services, name: str, expected: Expected, *, workers: in
         processes = [
             stack.enter_context(_worker(environment, folder / f"worker{i}.log")) for i in range(workers)
         ]
-        start = _await_first_fetch(processes)
+        while not any(process.has_begun for process in processes):
+            _watch(processes, pause=START_POLL_SECONDS)
         wrong = _await_results(client, expected, processes)
-        end = sample(*(process.pid for process in processes))
-        return Run(expected.events, end.cost_since(start), tuple(wrong))
+        costs = [process.cost() for process in processes if process.has_begun]
+        return Run(expected.events, _together(costs), tuple(wrong))
 
 
 def run_faust(services: Services, name: str, expected: Expected) -> Run:
@@ -95,25 +96,33 @@ def run_faust(services: Services, name: str, expected: Expected) -> Run:
 
 
 class _Process:
-    """A running worker."""
+    """A running worker. has_begun: it has taken over a partition, and thus begun to fetch."""
 
     def __init__(self, child: subprocess.Popen[bytes], port: int, log: Path) -> None:
-        self.pid = child.pid
+        self.has_begun = False
+        self._start = sample(child.pid)
         self._child = child
         self._log = log
         self._metrics = f"http://127.0.0.1:{port}/metrics"
 
-    def check(self) -> None:
-        """Raises RuntimeError when it has ended."""
+    def watch(self) -> None:
+        """Notice when it begins. Raises RuntimeError when it has ended."""
         if self._child.poll() is not None:
             raise RuntimeError(f"a worker ended:\n{self._log.read_text()[-3000:]}")
+        if not self.has_begun:
+            now = sample(self._child.pid)
+            self.has_begun = self._has_taken_over()
+            self._start = self._start if self.has_begun else now
 
-    def has_begun(self) -> bool:
-        """Whether it has taken over a partition, and thus begun to fetch."""
+    def cost(self) -> Cost:
+        """Since the last look before it began."""
+        return sample(self._child.pid).cost_since(self._start)
+
+    def _has_taken_over(self) -> bool:
         try:
             with urllib.request.urlopen(self._metrics, timeout=5) as answer:
                 return b"\nliftstream_takeovers_total 0\n" not in answer.read()
-        except OSError:
+        except OSError:  # it does not listen yet
             return False
 
 
@@ -134,27 +143,28 @@ def _worker(environment: dict[str, str], log: Path) -> Iterator[_Process]:
             child.wait()
 
 
-def _await_first_fetch(processes: Sequence[_Process]) -> Sample:
-    """The last sample before a worker began to fetch."""
-    pids = [process.pid for process in processes]
-    last = sample(*pids)
-    while not any(process.has_begun() for process in processes):
-        for process in processes:
-            process.check()
-        time.sleep(START_POLL_SECONDS)
-        last = sample(*pids)
-    return last
+def _watch(processes: Sequence[_Process], *, pause: float) -> None:
+    for process in processes:
+        process.watch()
+    time.sleep(pause)
+
+
+def _together(costs: Sequence[Cost]) -> Cost:
+    """Of processes that worked at the same time."""
+    return Cost(
+        seconds=max(cost.seconds for cost in costs),
+        cpu_seconds=sum(cost.cpu_seconds for cost in costs),
+        peak_rss_mb=sum(cost.peak_rss_mb for cost in costs),
+    )
 
 
 def _await_results(client: Client, expected: Expected, processes: Sequence[_Process]) -> list[str]:
     """Wait until all events are in the ledger and the views are right; what is wrong if they do not become so."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while consumed_of(client) < expected.events:
-        for process in processes:
-            process.check()
         if time.monotonic() > deadline:
             return [f"The workers did not finish in {PATIENCE_SECONDS} s."]
-        time.sleep(POLL_SECONDS)
+        _watch(processes, pause=POLL_SECONDS)
     deadline = time.monotonic() + SETTLE_SECONDS
     while (wrong := differences(client, expected)) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
