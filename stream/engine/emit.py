@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.contracts.limits import MAX_ARMS
-from stream.contracts.reasons import Reason, explain
+from stream.contracts.reasons import explain
 from stream.contracts.topics import Topic
 from stream.engine.batch import Batch
 from stream.engine.experiments import Experiments
@@ -82,8 +82,7 @@ class Emitter:
             length = max(int(batch.value_len[i]), 0)
             start = int(batch.value_pos[i])
             payload = bytes(batch.buf[start : start + length])
-            framed = Reason[reason.upper()] not in (Reason.NULL_VALUE, Reason.BAD_HEADER)
-            schema_id = int.from_bytes(payload[1:5], "big") if framed else -1
+            schema_id = int.from_bytes(payload[1:5], "big") if len(payload) >= 5 and payload[0] == 0 else -1
             self._dead.append(
                 (batch.topic.word, int(batch.offset[i]), int(batch.record_at_ms[i]), reason, field, rule, schema_id, payload)
             )
