@@ -11,7 +11,8 @@ from rich.text import Text
 from stream.cli import SUMMARIES, options
 from stream.cli.printing import note, print_json, table_of
 from stream.demo.look import View
-from stream.demo.run import demo_folder, run_demo, stopped_by_signals
+from stream.demo.run import demo_folder, run_demo
+from stream.demo.stop import Stopped, StopRequest
 
 TILES = ("experiment", "arm", "impressions", "clicked", "ctr", "ctr 5m", "ctr 1h")
 ABOUT = (
@@ -37,27 +38,25 @@ def command(headless: bool, as_json: bool, folder: Path | None) -> None:
     stay exact. With --json the results are printed as {"results": [...]}, rows as in `results --json`.
     """
     stay = not (headless or as_json) and sys.stderr.isatty()
-    with stopped_by_signals(), demo_folder(folder) as place:
+    with StopRequest() as stop, demo_folder(folder) as place:
         note(ABOUT)
         note(f"Everything is in {place}; the worker's process id is in {place / 'worker.pid'}.")
         try:
-            rows = _on_screen(place) if stay else run_demo(place, show=_Lines())
-        except KeyboardInterrupt:
+            rows = _on_screen(place, stop) if stay else run_demo(place, show=_Lines(), stop=stop)
+        except Stopped as stopped:
             note("Stopped.")
-            raise click.exceptions.Exit(0 if stay else 130) from None
+            raise click.exceptions.Exit(0 if stay else stopped.exit_code) from None
     if as_json:
         print_json({"results": rows})
 
 
-def _on_screen(place: Path) -> list[dict[str, object]]:
+def _on_screen(place: Path, stop: StopRequest) -> list[dict[str, object]]:
     with Live(console=Console(stderr=True), refresh_per_second=4) as live:
-        return run_demo(place, show=lambda view: live.update(_picture(view, place)), stay=True)
+        return run_demo(place, show=lambda view: live.update(_picture(view, place)), stop=stop, stay=True)
 
 
 def _picture(view: View, place: Path) -> Group:
-    tiles = table_of(
-        _tiles(view), TILES, title="Since the start, and in the last 5 minutes and hour of event time"
-    )
+    tiles = table_of(_tiles(view), TILES, title="Totals, and CTR of the last 5 min and 1 h")
     return Group(tiles, Text(_state(view)), Text(_hint(view, place), style="dim"))
 
 

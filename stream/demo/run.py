@@ -1,18 +1,17 @@
 """The demo: an embedded broker, a supervised worker, the sample replayed through them, and looks at the database."""
 
-import signal
 import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from stream.demo.events import EXPERIMENTS, demo_events
 from stream.demo.look import Look, View
 from stream.demo.replay import Replay
+from stream.demo.stop import StopRequest
 from stream.demo.supervised import SupervisedWorker
 from stream.errors import ConfigurationError, Unavailable
 from stream.local.broker import EmbeddedBroker
@@ -25,22 +24,26 @@ PATIENCE_SECONDS = 300.0  # without any progress; a first start compiles kernels
 
 
 def run_demo(
-    folder: Path, *, show: Callable[[View], None], seconds: float = REPLAY_SECONDS, stay: bool = False
+    folder: Path, *, show: Callable[[View], None], stop: StopRequest, stay: bool = False
 ) -> list[dict[str, Any]]:
     """Run until all events are counted and return the results; `stay` goes on showing until it is interrupted.
 
-    Children end with this call, whatever ends it. Raises Unavailable when nothing moves for PATIENCE_SECONDS.
+    Children end with this call, whatever ends it. Raises Stopped when asked to stop, and Unavailable when nothing moves
+    for PATIENCE_SECONDS.
     """
     with ExitStack() as stack:
         broker = stack.enter_context(EmbeddedBroker(log_path=folder / "broker.log"))
         settings = _settings(folder, broker.url)
+        stop.check()
         create_topics(Settings.load(**settings))
+        stop.check()
         worker = stack.enter_context(SupervisedWorker(folder, _as_variables(settings)))
         events = demo_events()
-        replay = stack.enter_context(Replay(events, broker.url, settings["topic_prefix"], seconds))
+        replay = stack.enter_context(Replay(events, broker.url, settings["topic_prefix"], REPLAY_SECONDS))
         look = Look(folder / "clickhouse", len(events))
         patience = _Patience()
         while True:
+            stop.check()
             worker.check()
             replay.check()
             view = look(sent=sum(replay.sent.values()), worker=worker)
@@ -66,24 +69,6 @@ def demo_folder(chosen: Path | None) -> Iterator[Path]:
             f"{chosen} is not empty: the demo starts anew each time, so name an empty folder."
         )
     yield chosen
-
-
-@contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """Make the first SIGINT, SIGTERM or SIGHUP a KeyboardInterrupt and ignore the next: children must end first."""
-    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-    def interrupt(number: int, _: FrameType | None) -> None:
-        for each in handled:
-            signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, interrupt) for number in handled}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _settings(folder: Path, broker: str) -> dict[str, Any]:
