@@ -99,9 +99,13 @@ class Record:
     at_ms: int
     key: str
 
+    @property
+    def value(self) -> bytes:
+        return self.key.encode()
+
 
 def a_batch(topic: Topic, records: Sequence[Record]) -> Batch:
-    values = [record.key.encode() for record in records]
+    values = [record.value for record in records]
     value_len = np.array([len(value) for value in values], np.int64)
     fields = np.zeros((len(records), len(FIELDS[topic])), np.int64)
     fields[:, 1] = [record.at_ms for record in records]

@@ -1,0 +1,63 @@
+import pytest
+
+from stream.app import feed as feeds
+from stream.app.feed import Feed
+from tests.app.fakes import a_fetched
+from tests.durability.fakes import Record
+
+
+def a_feed(offset: int = 0) -> Feed:
+    feed = Feed()
+    feed.restart(1, offset)
+    return feed
+
+
+def test_items_come_out_in_the_order_they_went_in() -> None:
+    feed = a_feed()
+    for seq in range(3):
+        feed.accept(a_fetched(seq=seq, records=(Record(seq, 1, "abc"),), next_offset=seq + 1))
+    assert (feed.rows, feed.nbytes, feed.next_offset) == (3, 9, 3)
+    taken = []
+    while item := feed.peek():
+        taken.append(item.seq)
+        feed.pop()
+    assert taken == [0, 1, 2]
+    assert (feed.rows, feed.nbytes) == (0, 0)
+
+
+def test_left_overs_of_an_earlier_epoch_are_dropped() -> None:
+    feed = a_feed()
+    feed.resume(2)
+    feed.accept(a_fetched(epoch=1))
+    assert feed.peek() is None
+    assert not feed.has_lost
+
+
+def test_a_missing_item_is_noticed_and_nothing_after_it_is_taken() -> None:
+    feed = a_feed()
+    feed.accept(a_fetched(seq=0, next_offset=5))
+    feed.accept(a_fetched(seq=2, next_offset=9))
+    feed.accept(a_fetched(seq=1, next_offset=7))
+    assert feed.has_lost
+    assert not feed.has_room
+    assert feed.next_offset == 5
+    feed.resume(2)
+    feed.accept(a_fetched(epoch=2, seq=0, next_offset=9))
+    assert not feed.has_lost
+    assert feed.next_offset == 9
+
+
+def test_a_restart_forgets_what_waits() -> None:
+    feed = a_feed()
+    feed.accept(a_fetched(records=(Record(0, 1, "a"),), next_offset=1, end_offset=4))
+    feed.restart(2, 7)
+    assert (feed.rows, feed.next_offset, feed.end, feed.peek()) == (0, 7, None, None)
+
+
+@pytest.mark.parametrize("limit", ["MAX_ROWS", "MAX_BYTES"])
+def test_a_full_feed_has_no_room(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, limit, 2)
+    feed = a_feed()
+    assert feed.has_room
+    feed.accept(a_fetched(records=(Record(0, 1, "a"), Record(1, 1, "b"))))
+    assert not feed.has_room

@@ -1,0 +1,155 @@
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from aiokafka.errors import KafkaError
+
+from stream.app.outlets import Destination, KafkaOutlet, Message, Outlets
+from stream.durability.machine import Executed, State
+from stream.engine.outputs import Chunk, Outputs
+from stream.rolling.partials import decode, decode_key, partition_for
+from stream.sink.emission import Emission
+
+TO = Destination(2, "rec.arm-partials", 4, "rec.dead-letters", {"impressions": "rec.impressions"})
+CHUNK = Chunk("exp", 300_000, ["a"], [310_000], [[1, 0, 0, 0, 0, 0]])
+
+
+@dataclass
+class Producer:
+    """Collects messages; `fails` makes the next acknowledgement an error."""
+
+    sent: list[Message] = field(default_factory=list)
+    fails: bool = False
+
+    async def send(self, message: Message) -> Awaitable[object]:
+        self.sent.append(message)
+        return self._acknowledge()
+
+    async def _acknowledge(self) -> None:
+        if self.fails:
+            raise KafkaError
+
+
+@dataclass
+class Rows:
+    """The ClickHouse writer."""
+
+    is_full: bool = False
+    step: int = -1
+    taken: list[Emission] = field(default_factory=list)
+
+    def put(self, emission: Emission) -> None:
+        self.taken.append(emission)
+
+    def acked(self, partition: int) -> int:
+        return self.step
+
+
+def executed(
+    step: int = 7, chunks: tuple[Chunk, ...] = (CHUNK,), **tables: dict[str, list[object]]
+) -> Executed:
+    outputs = Outputs(step, dict(tables), list(chunks), 3, 999, 0)
+    return Executed(outputs, planned_at_ms=1_234, lag=5, record_at_ms=np.array([4, 2, 3]))
+
+
+def outlets(producer: Producer, rows: Rows, **limits: int) -> tuple[Outlets, KafkaOutlet]:
+    kafka = KafkaOutlet(producer.send, **limits)
+    return Outlets(rows, kafka, TO), kafka
+
+
+def test_a_step_is_acknowledged_only_when_both_have_it() -> None:
+    producer, rows = Producer(), Rows()
+    sink, kafka = outlets(producer, rows)
+    sink.put(1, executed(7))
+    rows.step = 7
+    assert sink.acked(1) == -1
+    asyncio.run(kafka.flush())
+    assert sink.acked(1) == 7
+    rows.step = 6
+    assert sink.acked(1) == 6
+
+
+def test_partials_go_to_the_partition_of_their_experiment_with_the_step_as_version() -> None:
+    producer = Producer()
+    sink, kafka = outlets(producer, Rows())
+    sink.put(1, executed(7))
+    asyncio.run(kafka.flush())
+    (message,) = producer.sent
+    assert (message.topic, message.partition) == ("rec.arm-partials", partition_for("exp", 4))
+    assert decode_key(message.key).partition == 1
+    assert message.value is not None
+    partial = decode(message.value)
+    assert (partial.generation, partial.version, partial.clock_ms) == (2, 7, 999)
+
+
+def test_partials_that_are_published_again_are_the_same_bytes_as_those_of_their_step() -> None:
+    producer = Producer()
+    sink, kafka = outlets(producer, Rows())
+    sink.put(1, executed(7))
+    sink.republish(1, State(7, 1_234, 999), [CHUNK])
+    asyncio.run(kafka.flush())
+    assert producer.sent[0] == producer.sent[1]
+    assert kafka.acked(1) == 7
+
+
+def test_publishing_again_acknowledges_no_step() -> None:
+    sink, kafka = outlets(Producer(), Rows())
+    sink.republish(1, State(7, 1_234, 999), [CHUNK])
+    asyncio.run(kafka.flush())
+    assert kafka.acked(1) == -1
+
+
+def test_a_dead_letter_carries_its_payload_and_where_it_came_from() -> None:
+    producer = Producer()
+    sink, kafka = outlets(producer, Rows())
+    letter: dict[str, list[object]] = {
+        "topic": ["impressions"], "offset": [41], "record_at_ms": [9], "reason": ["malformed"], "field": [""],
+        "rule": ["the bytes are not a record of that schema"], "schema_id": [-1], "payload": [b"\xff"],
+    }  # fmt: skip
+    sink.put(3, executed(chunks=(), dead_letters=letter))
+    asyncio.run(kafka.flush())
+    (message,) = producer.sent
+    headers = dict(message.headers)
+    assert (message.topic, message.key, message.value) == (
+        "rec.dead-letters",
+        b"rec.impressions/3/41",
+        b"\xff",
+    )
+    assert (headers["reason"], headers["topic"], headers["partition"], headers["offset"]) == (
+        b"malformed", b"rec.impressions", b"3", b"41",
+    )  # fmt: skip
+
+
+def test_what_kafka_did_not_take_is_sent_again() -> None:
+    producer = Producer(fails=True)
+    sink, kafka = outlets(producer, Rows())
+    sink.put(1, executed(7))
+    with pytest.raises(KafkaError):
+        asyncio.run(kafka.flush())
+    assert kafka.acked(1) == -1
+    producer.fails = False
+    asyncio.run(kafka.flush())
+    assert kafka.acked(1) == 7
+    assert producer.sent[0] == producer.sent[1]
+
+
+def test_either_one_being_full_makes_the_sink_full() -> None:
+    rows = Rows()
+    sink, _ = outlets(Producer(), rows, max_messages=0)
+    assert not sink.is_full
+    rows.is_full = True
+    assert sink.is_full
+    rows.is_full = False
+    sink.put(1, executed())
+    assert sink.is_full
+
+
+def test_clickhouse_gets_what_its_status_says() -> None:
+    rows = Rows()
+    sink, _ = outlets(Producer(), rows)
+    sink.put(3, executed(7))
+    (emission,) = rows.taken
+    assert (emission.generation, emission.partition, emission.lag) == (2, 3, 5)
+    assert emission.origins.newest_ms == 4

@@ -1,0 +1,319 @@
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from faust.types import TP
+
+from stream.app.breaker import Breaker
+from stream.app.held import Held
+from stream.app.pages import metrics, stalls, unready
+from stream.app.worker import Worker
+from stream.contracts.definitions import Definitions
+from stream.contracts.topics import Topic
+from stream.durability.partition import Partition, Pause
+from stream.durability.surroundings import Owner, Surroundings
+from stream.errors import ConfigurationError, DamagedStore, Unavailable
+from tests.app.fakes import NAMES, MemoryConsumer, MemoryDecoder
+from tests.durability.fakes import (
+    ENGINE_VERSION,
+    CountingMachines,
+    Database,
+    DictStore,
+    Doom,
+    HandClock,
+    OutboxSink,
+    Record,
+)  # fmt: skip
+from tests.durability.process import a_log
+
+PARTITIONS = 2
+
+
+def a_topic_log(rows: int = 30) -> dict[TP, list[Record]]:
+    logs = {number: a_log(number, rows=(rows, rows, rows)) for number in range(PARTITIONS)}
+    return {TP(NAMES[topic], number): log[topic] for number, log in logs.items() for topic in Topic}
+
+
+class UnreliableStore(DictStore):
+    """Does not answer while `is_away`."""
+
+    is_away = False
+
+    def create(self, path: str, data: bytes) -> bool:
+        if self.is_away:
+            raise Unavailable("The checkpoint store does not answer.")
+        return super().create(path, data)
+
+
+@dataclass
+class Scene:
+    """A worker with everything around it in memory."""
+
+    log: dict[TP, list[Record]] = field(default_factory=a_topic_log)
+    store: UnreliableStore = field(default_factory=UnreliableStore)
+    database: Database = field(default_factory=Database)
+    failures: int = 0
+
+    def __post_init__(self) -> None:
+        self.consumer = MemoryConsumer(self.log)
+        self.sink = OutboxSink(self.database, Doom())
+        around = Surroundings(self.store, CountingMachines(), self.sink, HandClock().clock)
+        owner = Owner("me", ENGINE_VERSION, Definitions())
+        self.worker = Worker(
+            NAMES,
+            partition_of=lambda number: Partition(number, f"g000001/p{number:05d}", owner, around),
+            decoder=MemoryDecoder(),
+            memory_limit=1 << 30,
+            on_failure=self._count_failure,
+        )
+
+    def _count_failure(self) -> None:
+        self.failures += 1
+
+    def tps(self, *numbers: int) -> set[TP]:
+        return {tp for tp in self.log if tp.partition in (numbers or range(PARTITIONS))}
+
+    async def assign(self, *numbers: int) -> None:
+        await self.worker.seek_all(self.consumer, self.tps(*numbers))
+        await self.worker.round(self.consumer)
+
+    def fetch(self, limit: int = 10, lose: int = -1) -> int:
+        """Hand over one fetch of every wanted topic-partition except the one in place `lose`; how many there were."""
+        fetched = [self.consumer.fetch(tp, limit) for tp in sorted(self.worker.wanted(self.tps()))]
+        arrived = [item for item in fetched if item is not None]
+        for place, item in enumerate(arrived):
+            if place != lose:
+                self.worker.accept(item)
+        return len(arrived)
+
+    async def run(self, lose: int = -1) -> None:
+        """Until nothing more is fetched."""
+        while self.fetch(lose=lose) or any(feed.has_lost for held in self.held for feed in held.feeds):
+            await self.worker.round(self.consumer)
+            lose = -1
+        self.sink.flush()
+
+    @property
+    def held(self) -> list[Held]:
+        return list(self.worker.held.values())
+
+    def expected(self) -> Counter[str]:
+        return Counter(record.key for records in self.log.values() for record in records)
+
+    def counted(self) -> Counter[str]:
+        total: Counter[str] = Counter()
+        for (_, key), (_, value) in self.database.rows.items():
+            if key != "chain":
+                total[key] += value  # type: ignore[assignment]
+        return total
+
+
+def play(scene: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(scene)
+
+
+def test_everything_that_is_fetched_is_counted_once() -> None:
+    async def scene() -> None:
+        s = Scene()
+        await s.assign()
+        await s.run()
+        assert s.counted() == s.expected()
+        assert s.worker.failure is None
+        assert s.worker.offsets() == {tp: records[-1].offset + 1 for tp, records in s.log.items()}
+
+    play(scene())
+
+
+@pytest.mark.parametrize("lose", range(6))
+def test_a_fetch_that_is_lost_on_the_way_is_fetched_again(lose: int) -> None:
+    async def scene() -> None:
+        s = Scene()
+        await s.assign()
+        await s.run(lose=lose)
+        assert s.counted() == s.expected()
+        assert s.worker.counters.lost_fetches == 1
+
+    play(scene())
+
+
+def test_nothing_is_taken_before_the_state_is_loaded_or_after_it_is_revoked() -> None:
+    async def scene() -> None:
+        s = Scene()
+        assert s.worker.wanted(s.tps()) == set()
+        await s.worker.seek_all(s.consumer, s.tps())
+        assert s.worker.wanted(s.tps()) == set()
+        await s.worker.round(s.consumer)
+        assert s.worker.wanted(s.tps()) == s.tps()
+        await s.worker.revoked(s.tps(0))
+        assert s.worker.wanted(s.tps()) == s.tps(1)
+        await s.worker.round(s.consumer)
+        assert s.worker.wanted(s.tps()) == s.tps(1)
+
+    play(scene())
+
+
+def test_what_was_fetched_before_a_new_assignment_is_not_counted_twice() -> None:
+    async def scene() -> None:
+        s = Scene()
+        await s.assign()
+        s.fetch()
+        early = s.consumer.fetch(sorted(s.tps())[0])
+        await s.assign()
+        assert early is not None
+        s.worker.accept(early)
+        await s.run()
+        assert s.counted() == s.expected()
+
+    play(scene())
+
+
+def test_a_partition_that_stays_keeps_its_state_and_one_that_leaves_is_forgotten() -> None:
+    async def scene() -> None:
+        s = Scene()
+        await s.assign()
+        await s.run()
+        kept = s.worker.held[1].partition.machine
+        await s.assign(1)
+        assert list(s.worker.held) == [1]
+        assert s.worker.held[1].partition.machine is kept
+        assert s.worker.held[1].partition.memory_limit == 1 << 30
+
+    play(scene())
+
+
+def test_an_assignment_without_one_of_the_topics_is_refused() -> None:
+    async def scene() -> None:
+        s = Scene()
+        tps = s.tps() - {TP(NAMES[Topic.INTERACTIONS], 1)}
+        await s.worker.seek_all(s.consumer, tps)
+        assert isinstance(s.worker.failure, ConfigurationError)
+        assert "rec.interactions-1" in str(s.worker.failure)
+        assert s.failures == 1
+
+    play(scene())
+
+
+def test_a_state_older_than_the_log_is_refused() -> None:
+    async def scene() -> None:
+        s = Scene()
+        await s.assign()
+        await s.run()
+        s.consumer.begins = dict.fromkeys(s.tps(), 1000)
+        await s.assign()
+        assert isinstance(s.worker.failure, DamagedStore)
+        assert "Kafka has deleted records" in str(s.worker.failure)
+
+    play(scene())
+
+
+def test_a_store_that_is_away_is_tried_again_and_said() -> None:
+    async def scene() -> None:
+        s = Scene()
+        await s.assign()
+        s.store.is_away = True
+        s.fetch()
+        await s.worker.round(s.consumer)
+        assert unready(s.worker) == ["The checkpoint store does not answer."]
+        s.store.is_away = False
+        await s.run()
+        assert s.counted() == s.expected()
+        assert unready(s.worker) == []
+
+    play(scene())
+
+
+def test_a_fault_of_our_own_ends_the_worker_and_keeps_the_first_reason() -> None:
+    async def scene() -> None:
+        s = Scene()
+        await s.assign()
+        s.sink.put = None  # type: ignore[assignment, method-assign]
+        s.fetch()
+        await s.worker.round(s.consumer)
+        s.worker.fetch_failed(Unavailable("later"))
+        assert isinstance(s.worker.failure, TypeError)
+        assert s.failures == 1
+
+    play(scene())
+
+
+def test_a_clean_end_leaves_snapshots_of_everything() -> None:
+    async def scene() -> None:
+        s = Scene()
+        await s.assign()
+        await s.run()
+
+        async def flush() -> None:
+            s.sink.flush()
+
+        await s.worker.close(flush)
+        steps = [held.partition.step for held in s.held]
+        newest = [s.store.names(f"g000001/p{number:05d}/snapshot")[-1][-12:] for number in range(PARTITIONS)]
+        assert list(map(int, newest)) == steps
+        again = Scene(log=s.log, store=s.store, database=s.database)
+        await again.assign()
+        await again.run()
+        assert again.worker.counters.replayed_steps == 0
+        assert again.counted() == s.expected()
+
+    play(scene())
+
+
+def test_enough_records_or_a_full_queue_wake_the_rounds_early() -> None:
+    async def scene() -> None:
+        s = Scene(log=a_topic_log(rows=21_000))
+        await s.assign()
+        s.fetch(limit=20_000)
+        await asyncio.wait_for(s.worker.wait(60), 5)
+
+    play(scene())
+
+
+def test_a_stalled_partition_is_named_unless_it_has_an_excuse() -> None:
+    async def scene() -> None:
+        s = Scene()
+        await s.assign()
+        s.fetch()
+        held = s.worker.held[0]
+        now = held.stepped_at + 1_000
+        assert stalls(s.worker, now) == [
+            f"partition {n} has taken no step for 1000 s" for n in range(PARTITIONS)
+        ]
+        held.pause = Pause.SINK_IS_FULL
+        assert stalls(s.worker, now) == ["partition 1 has taken no step for 1000 s"]
+        assert unready(s.worker) == ["partition 0 pauses: the sink is full"]
+
+    play(scene())
+
+
+def test_metrics_are_in_the_format_of_prometheus() -> None:
+    async def scene() -> None:
+        s = Scene()
+        await s.assign()
+        await s.run()
+        lines = metrics(s.worker).splitlines()
+        assert f"liftstream_records_total {s.worker.counters.records}" in lines
+        assert 'liftstream_partition_lag_records{partition="1"} 0' in lines
+        assert all(line.startswith("#") or len(line.split(" ")) == 2 for line in lines)
+
+    play(scene())
+
+
+def test_nobody_is_ready_before_the_first_assignment() -> None:
+    async def scene() -> None:
+        assert unready(Scene().worker) == ["no partitions are assigned yet"]
+
+    play(scene())
+
+
+def test_a_held_partition_has_a_breaker_of_its_own() -> None:
+    async def scene() -> None:
+        s = Scene()
+        await s.assign()
+        breakers = [held.breaker for held in s.held]
+        assert all(isinstance(breaker, Breaker) for breaker in breakers)
+        assert len(set(map(id, breakers))) == PARTITIONS
+
+    play(scene())
