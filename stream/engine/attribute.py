@@ -20,13 +20,13 @@ AHEAD = 16
 NEED_ITEMS = np.int64(-1) << 40  # added to the position: the index by item must be built first
 
 
-@njit(inline="always")
+@njit
 def next_link(base, count):
     """The link of the row after the last one; 0 is skipped."""
     return (base + count) & LINK_MASK
 
 
-@njit(inline="always")
+@njit
 def item_key(item, user_key):
     """The two halves of the id of (user, item)."""
     first = mix(item ^ mix(user_key))

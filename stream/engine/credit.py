@@ -21,7 +21,7 @@ EVERY = -1  # all experiments of the user
 ALWAYS = np.int64(1) << 62
 
 
-@njit(inline="always")
+@njit
 def touch_fine(t, fine):
     """Remember that this row of sums changed in this step (its first column counts the changes)."""
     if t.fine_touched[fine] == 0:
@@ -29,7 +29,7 @@ def touch_fine(t, fine):
         t.m[FINE_TOUCHED] += 1
 
 
-@njit(inline="always")
+@njit
 def fine_row(t, arm, user_slice):
     """The row of sums of an arm and a user slice; room for it is the caller's duty."""
     r = pair_find(t.fine_slots, t.fine_keys, arm, user_slice)
@@ -142,7 +142,7 @@ def move_user(t, row, sign):
     add_product128(t.wide, f, W_RO, sign * r, o)
 
 
-@njit(inline="always")
+@njit
 def open_for(t, e, surface):
     """Whether an experiment counts events of this surface now."""
     if t.frozen[e] != 0:

@@ -11,7 +11,7 @@ from stream.engine.primitives import U64, add128
 CODES = 1024  # codes of a dimension: value = 1 + dimension * CODES + code, 0 is `all`
 
 
-@njit(inline="always")
+@njit
 def code_in(a, b, d):
     """The d-th of the eight codes packed in a combination."""
     return (a >> (16 * d)) & 0xFFFF if d < 4 else (b >> (16 * (d - 4))) & 0xFFFF
@@ -60,7 +60,7 @@ def fold_panes(t, dimensions, panes_per_slice_pane, all_slots, all_keys, all_cou
     return all_rows, slice_rows
 
 
-@njit(inline="always")
+@njit
 def add_wide(sums, row, column, low, high):
     """sums[row, column] += a two-word integer."""
     old = U64(sums[row, column, 0])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
-from numba import types
+from numba import config, types
 from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.extending import NativeValue, intrinsic, overload_attribute, register_model, typeof_impl, unbox
@@ -18,6 +18,32 @@ from numba.np import numpy_support
 from numba.np.arrayobj import populate_array
 
 from stream.engine.layout import FIELDS
+
+
+class _Row:
+    """One row of a structured array with its fields as attributes, as compiled kernels have it."""
+
+    __slots__ = ("_row",)
+
+    def __init__(self, row: Any) -> None:
+        object.__setattr__(self, "_row", row)
+
+    def __getattr__(self, field: str) -> Any:
+        return self._row[field]
+
+    def __setattr__(self, field: str, value: Any) -> None:
+        self._row[field] = value
+
+
+class _Rows:
+    """A structured array for kernels that run as plain Python. (A record array would do, were no field named `flags`.)"""
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        self._array = array
+        self.shape = array.shape
+
+    def __getitem__(self, row: Any) -> _Row:
+        return _Row(self._array[row])
 
 
 class Tables:
@@ -30,7 +56,7 @@ class Tables:
             array = arrays[name]
             if array.dtype != dtype or array.shape[1:] != tail or not array.flags.c_contiguous:
                 raise TypeError(f"{name}: {array.dtype} {array.shape} is not {dtype} (rows, {tail})")
-            setattr(self, name, array)
+            setattr(self, name, _Rows(array) if config.DISABLE_JIT and dtype.names else array)
             self._frame[2 * place] = array.ctypes.data
             self._frame[2 * place + 1] = len(array)
         self.address = self._frame.ctypes.data

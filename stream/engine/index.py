@@ -21,19 +21,19 @@ LINK_MASK = 0xFFFFFFFF
 MAX_LOAD = 0.7
 
 
-@njit(inline="always")
+@njit
 def alive(link, base, count):
     """Whether the row of this link is still in its ring."""
     return link != 0 and ((link - base) & LINK_MASK) < count
 
 
-@njit(inline="always")
+@njit
 def home(slots, first):
     """Where an id is looked for first."""
     return np.int64(((first >> U32) * U64(slots.shape[0])) >> U32)
 
 
-@njit(inline="always")
+@njit
 def find(slots, keys, base, count, first, second):
     """(link or 0, slot): the slot holds the id, or is where it belongs; -1 when the table is full."""
     n = slots.shape[0]
@@ -57,7 +57,7 @@ def find(slots, keys, base, count, first, second):
     return np.int64(0), free
 
 
-@njit(inline="always")
+@njit
 def slot_of(first, link):
     """The slot that names this row under this id."""
     return ((first >> U32) << U32) | U64(link)
@@ -110,7 +110,7 @@ def grown(array: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
 # ------------------------------------------------------------------ pairs of integers
 
 
-@njit(inline="always")
+@njit
 def pair_find(slots, keys, a, b):
     """Row of the pair, or -1 - slot where it belongs. `slots` int32, a power of two long and never full."""
     last = slots.shape[0] - 1
@@ -125,7 +125,7 @@ def pair_find(slots, keys, a, b):
     return np.int64(-(1 << 62))
 
 
-@njit(inline="always")
+@njit
 def pair_put(slots, keys, row, miss, a, b):
     """Give the pair the next row; `miss` is what pair_find answered."""
     keys[row, 0] = a

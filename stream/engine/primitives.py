@@ -58,7 +58,7 @@ if config.DISABLE_JIT:  # what the intrinsics mean, so that kernels also run as 
         return None
 
 
-@njit(inline="always")
+@njit
 def varint(buf, pos, end):
     """A zig-zag integer of Avro or Kafka: (value, next position), next position -1 when it does not fit."""
     if pos >= end:
@@ -80,7 +80,7 @@ def varint(buf, pos, end):
         shift += U7
 
 
-@njit(inline="always")
+@njit
 def mix(k):
     """A 64-bit finaliser (MurmurHash3's): spreads an integer key over all bits."""
     k ^= k >> U64(33)
@@ -91,12 +91,12 @@ def mix(k):
     return k
 
 
-@njit(inline="always")
+@njit
 def _rotl(x, r):
     return (x << r) | (x >> (U64BITS - r))
 
 
-@njit(inline="always")
+@njit
 def _sip_round(a, b, c, d):
     a += b
     b = _rotl(b, U64(13)) ^ a
@@ -144,13 +144,13 @@ def siphash(buf, pos, length, key0, key1, compress, finish):
     return low, a ^ b ^ c ^ d
 
 
-@njit(inline="always")
+@njit
 def hash128(buf, pos, length, key0, key1):
     """The keyed 128-bit hash of ids: SipHash-1-3."""
     return siphash(buf, pos, length, key0, key1, 1, 3)
 
 
-@njit(inline="always")
+@njit
 def add128(sums, row, column, value):
     """sums[row, column] += value; sums is int64 (rows, columns, 2): low word, high word."""
     old = U64(sums[row, column, 0])
@@ -159,7 +159,7 @@ def add128(sums, row, column, value):
     sums[row, column, 1] += (np.int64(1) if new < old else np.int64(0)) + (np.int64(value) >> 63)
 
 
-@njit(inline="always")
+@njit
 def _mul128(x, y):
     ux, uy = U64(x), U64(y)
     x0, x1, y0, y1 = ux & LOW32, ux >> U32, uy & LOW32, uy >> U32
@@ -177,7 +177,7 @@ def _mul128(x, y):
     return low, high
 
 
-@njit(inline="always")
+@njit
 def add_product128(sums, row, column, x, y):
     """sums[row, column] += x * y, exact in two words."""
     low, high = _mul128(np.int64(x), np.int64(y))
