@@ -28,6 +28,7 @@ USER_DIMENSIONS = ("country", "device", "segment")
 CHUNK_PANES = CHUNK_MS // PANE_MS
 KEEP_HOURS_STEPS = 100  # a ledger row untouched for so many steps is closed
 SWEEP_ROWS = 100_000
+SWEEP_HOURS = 10_000
 # fine and wide columns in the order of TOTALS' values
 _MOMENT_ORDER = (0, 1, 2, 3, 4, 5, 6, 18, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 19, 20)
 SMALL_SUMS = 12  # values before the moments
@@ -49,6 +50,7 @@ class Emitter:
         self.clock_ms = -1
         self._swept_ms = -1
         self._swept_rows = 0
+        self._swept_hours = 0
         self._first_new_hour = 0
         self._dead: list[tuple[Any, ...]] = []
 
@@ -62,7 +64,8 @@ class Emitter:
         self.step, self.clock_ms, self.dimensions = step, clock_ms, dimensions
         self._dead = []
         grown = self.panes.rows + self.slices.rows > 2 * self._swept_rows + SWEEP_ROWS
-        if clock_ms - self._swept_ms >= QUIET_MS or grown:
+        many_hours = int(self.store.m[LEDGER]) > 2 * self._swept_hours + SWEEP_HOURS
+        if clock_ms - self._swept_ms >= QUIET_MS or grown or many_hours:
             self._sweep()
         self._first_new_hour = int(self.store.m[LEDGER])
 
@@ -74,6 +77,7 @@ class Emitter:
         touched = self.store.a["ledger_touched"][: int(self.store.m[LEDGER])]
         self.store.close_hours(touched > self.step - KEEP_HOURS_STEPS)
         self._swept_ms, self._swept_rows = self.clock_ms, self.panes.rows + self.slices.rows
+        self._swept_hours = int(self.store.m[LEDGER])
 
     def add_dead_letters(self, batch: Batch, status: npt.NDArray[np.int64]) -> None:
         """Keep the rejected rows of a batch."""
@@ -207,7 +211,7 @@ class Emitter:
 
     def meta(self) -> dict[str, Any]:
         """What is not in arrays."""
-        return {"swept_ms": self._swept_ms, "swept_rows": self._swept_rows}
+        return {"swept_ms": self._swept_ms, "swept_rows": self._swept_rows, "swept_hours": self._swept_hours}
 
     def export(self) -> dict[str, npt.NDArray[Any]]:
         """The open panes and totals."""
@@ -219,3 +223,4 @@ class Emitter:
         self.slices.restore("slices", arrays)
         self.totals.restore("totals", arrays)
         self._swept_ms, self._swept_rows = meta["swept_ms"], meta["swept_rows"]
+        self._swept_hours = meta["swept_hours"]

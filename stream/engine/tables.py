@@ -9,6 +9,7 @@ from stream.engine.frame import Tables
 from stream.engine.index import (
     LINK_MASK, MAX_LOAD, grown, grown_ring, pair_slots, power_of_two, rebuild, slots_for,
 )  # fmt: skip
+from stream.engine.gone import number_users, renumber_users
 from stream.engine.layout import (
     ARENA, ASG, ASG_FREE, ASSIGNED, COMBOS, FINE, FINE_COLUMNS, IDS, IDS_BASE, IDS_USED, IMP_BASE, IMPRESSION, IMPS,
     IMPS_USED, INT_BASE, INTERACTION, INTS, ITEMS_ON, ITEMS_USED, LEDGER, LEDGER_COLUMNS, SCRATCH, USER, USERS,
@@ -17,6 +18,7 @@ from stream.engine.layout import (
 
 Array = npt.NDArray[Any]
 SMALL = 1 << 10
+KEPT_USERS = 0.75  # with fewer of them left, gone users are dropped before the table grows
 
 
 class Store:
@@ -52,6 +54,8 @@ class Store:
 
     def room_for_users(self, rows: int) -> None:
         """Make room for so many new users."""
+        if int(self.m[USERS]) + rows + 2 > len(self.a["users"]):
+            self._forget_gone_users()
         need = int(self.m[USERS]) + rows + 2
         if need > len(self.a["users"]):
             capacity = power_of_two(need)
@@ -146,6 +150,17 @@ class Store:
             self.a[name][: len(rows)] = self.a[name][rows]
         self.m[LEDGER] = len(rows)
         self.put(ledger_slots=pair_slots(self.a["ledger_keys"], len(rows), len(self.a["ledger_slots"])))
+
+    def _forget_gone_users(self) -> None:
+        """Drop users without assignment and held event, if they are many; the others get new numbers."""
+        numbers, kept = number_users(self.tables())
+        if kept > KEPT_USERS * int(self.m[USERS]):
+            return
+        renumber_users(self.tables(), numbers)
+        self.m[USERS] = kept
+        slots, live = rebuild(self.a["user_slots"], len(self.a["user_slots"]), 1, kept)
+        self.m[USERS_USED] = live
+        self.put(user_slots=slots)
 
     def forget(self, base: int, count: int, rows: int) -> None:
         """The oldest `rows` rows of a ring leave."""
