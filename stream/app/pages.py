@@ -36,6 +36,8 @@ def unready(worker: Worker) -> list[str]:
     for number, held in worker.held.items():
         if held.is_assigned and not held.is_running:
             reasons.append(f"partition {number} is being loaded")
+        elif held.is_running and held.partition.has_replay:
+            reasons.append(f"partition {number} repeats journaled steps")
         elif held.is_running and held.pause in _EXCUSES:
             reasons.append(f"partition {number} pauses: {held.pause}")
     return reasons
