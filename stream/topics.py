@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kafka.admin import KafkaAdminClient
-from kafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError, for_code
 
 from stream.contracts.topics import Topic
 from stream.errors import ConfigurationError, Unavailable
@@ -89,9 +89,14 @@ def _admin(settings: Settings) -> Iterator[Any]:
             bootstrap_timeout_ms=CONNECT_MS,
             request_timeout_ms=CONNECT_MS,
         )
+    except KafkaTimeoutError:
+        waited = f"{CONNECT_MS / 1000:g} s"
+        raise Unavailable(
+            f"The broker {settings.broker} did not answer for {waited}: start it, or set LIFTSTREAM_BROKER."
+        ) from None
     except (KafkaError, OSError) as error:
         raise Unavailable(
-            f"The broker {settings.broker} does not answer ({_first_line(error)}): start it, or set LIFTSTREAM_BROKER."
+            f"The broker {settings.broker} cannot be used ({_first_line(error)}): check LIFTSTREAM_BROKER."
         ) from None
     try:
         yield admin

@@ -45,7 +45,7 @@ from stream.topics import create_topics
 
 log = logging.getLogger(__name__)
 
-_CHATTY = ("faust", "mode", "aiokafka", "kafka", "aiohttp.access")
+_CHATTY = ("faust", "mode", "aiokafka", "aiohttp.access")
 
 
 def run_worker(settings: Settings, *, new_generation: bool = False) -> int:
@@ -175,4 +175,5 @@ def _log_to_stderr() -> None:
     )
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # only used at the start; its errors are raised as well
     limit_repeats()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
 from typing import Any
 
 import click
@@ -18,8 +19,12 @@ def note(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """To standard output; dates and decimals as text."""
-    click.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+    """To standard output; times in ISO 8601, whatever else JSON does not know as text."""
+    click.echo(json.dumps(value, indent=2, default=_as_text, ensure_ascii=False))
+
+
+def _as_text(value: Any) -> str:
+    return value.isoformat() if isinstance(value, (date, datetime)) else str(value)
 
 
 def print_table(rows: Sequence[Row], columns: Iterable[str], *, title: str = "") -> None:
@@ -48,7 +53,7 @@ def table_columns(table: Table) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """A value for people: 10,000; 0.0046; yes; a dash for none."""
+    """A value for people: 10,000; 0.0046; yes; 2026-11-22 06:31:39; a dash for none."""
     match value:
         case None:
             return "-"
@@ -57,7 +62,9 @@ def shown(value: Any) -> str:
         case int():
             return f"{value:,}"
         case float():
-            return f"{value:,.6g}"
+            return f"{value:,.4g}"
+        case datetime():
+            return f"{value:%Y-%m-%d %H:%M:%S}"
         case _:
             return str(value)
 
