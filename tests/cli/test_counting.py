@@ -1,0 +1,61 @@
+"""`backfill` from the command line: what was simulated is what is counted."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stream.contracts.topics import Topic
+from tests.cli.conftest import Run
+
+
+@pytest.fixture
+def traffic(run: Run, tmp_path: Path) -> tuple[Path, dict[str, dict[str, int]]]:
+    """A folder of simulated files, and what was sent per arm."""
+    folder = tmp_path / "traffic"
+    result = run("simulate", "--to", folder, "--seconds", 20, "--rate", 200, "--conversion", "control=0.03")
+    return folder, {arm: found["sent"] for arm, found in json.loads(result.stdout)["arms"].items()}
+
+
+def files_of(folder: Path) -> list[object]:
+    return [word for topic in Topic for word in (f"--{topic.word}", folder / f"{topic.word}.jsonl")]
+
+
+def test_the_results_are_the_truth(
+    run: Run, tmp_path: Path, traffic: tuple[Path, dict[str, dict[str, int]]]
+) -> None:
+    folder, sent = traffic
+    result = run("backfill", *files_of(folder), "--into", tmp_path / "counted")
+    assert result.exit_code == 0, result.stderr
+    rows = json.loads(run("results", "--into", tmp_path / "counted", "--slice", "all", "--json").stdout)
+    assert {row["arm"]: {name: row[name] for name in sent[row["arm"]]} for row in rows} == sent
+    assert run("ledger", "--into", tmp_path / "counted", "--check").exit_code == 0
+
+
+def test_bad_records_are_named_and_the_others_counted(
+    run: Run, tmp_path: Path, traffic: tuple[Path, dict[str, dict[str, int]]]
+) -> None:
+    folder, sent = traffic
+    with (folder / "impressions.jsonl").open("a") as file:
+        file.write('{"event_id": "x", "position": -1}\n')
+    result = run(
+        "backfill", *files_of(folder), "--into", tmp_path / "counted", "--rejects", tmp_path / "rejects"
+    )
+    assert result.exit_code == 1
+    assert "impressions.jsonl:4001: at: is required" in result.stderr
+    assert (tmp_path / "rejects").read_text() == '{"event_id": "x", "position": -1}\n'
+    rows = json.loads(run("results", "--into", tmp_path / "counted", "--slice", "all", "--json").stdout)
+    assert {row["arm"]: row["impressions"] for row in rows} == {
+        arm: counts["impressions"] for arm, counts in sent.items()
+    }
+
+
+def test_a_missing_file_is_one_sentence(run: Run, tmp_path: Path) -> None:
+    result = run("backfill", "--impressions", tmp_path / "nothing.jsonl", "--into", tmp_path / "counted")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("liftstream: ")
+    assert "nothing.jsonl cannot be read" in result.stderr
+
+
+def test_no_file_at_all_is_a_usage_error(run: Run, tmp_path: Path) -> None:
+    assert run("backfill", "--into", tmp_path / "counted").exit_code == 2
