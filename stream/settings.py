@@ -143,11 +143,19 @@ class Settings(BaseSettings):
         gt=0,
         description="Memory for state, `4GiB`; a worker at its limit pauses. Default: half of the machine's.",
     )
+    breaker_rows: int = Field(
+        10_000, ge=1_000, description="Newest events of a partition that the breaker looks at."
+    )
+    breaker_share: float = Field(
+        0.9, gt=0, le=1, description="A worker stops when more than this part of them was rejected; `1`: never."
+    )
     step_seconds: float = Field(1.0, gt=0, le=60, description="Pause between the starts of two steps.")
     web_host: str = Field(
         "127.0.0.1", description="Address of a worker's `/healthz`, `/readyz` and `/metrics`."
     )
-    web_port: int = Field(6066, ge=1, le=65535, description="Port of the same.")
+    web_port: int = Field(
+        6066, ge=1, le=65535, description="Port of the same; when it is taken, any free one, said in the log."
+    )
 
     @field_validator("experiments")
     @classmethod

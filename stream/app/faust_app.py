@@ -18,6 +18,7 @@ from stream.app.outlets import KafkaOutlet, Message
 from stream.app.pages import metrics, stalls, unready
 from stream.app.rolling import RollingWindows
 from stream.app.worker import Worker
+from stream.errors import ConfigurationError
 from stream.intake.faust_settings import AsFetched, faust_settings
 from stream.settings import Settings
 
@@ -46,17 +47,31 @@ def make_app(settings: Settings) -> faust.App:
     """A Faust app without agents.
 
     The web port makes this process's name in the consumer group, so that a worker that is quickly started again
-    gets its partitions back without a rebalance; a worker without pages (port 0) has no stable name.
+    gets its partitions back without a rebalance.
     """
-    has_pages = settings.web_port > 0
-    instance = f"{socket.gethostname()}-{settings.web_port}" if has_pages else None
+    port = free_port(settings.web_host, settings.web_port)
     return faust.App(
         settings.group,
-        **faust_settings(settings.broker, instance=instance),
-        web_enabled=has_pages,
+        **faust_settings(settings.broker, instance=f"{socket.gethostname()}-{port}"),
+        web_enabled=True,
         web_bind=settings.web_host,
-        **({"web_port": settings.web_port} if has_pages else {}),
+        web_port=port,
     )
+
+
+def free_port(host: str, wanted: int) -> int:
+    """The wanted port, or, when another process has it, any free one. Raises ConfigurationError for a wrong host."""
+    for port in (wanted, 0):
+        try:
+            with socket.create_server((host, port)) as probe:
+                found = int(probe.getsockname()[1])
+        except OSError as error:
+            reason = error
+            continue
+        if found != wanted:
+            log.warning("Port %d of %s is taken: the pages are on port %d.", wanted, host, found)
+        return found
+    raise ConfigurationError(f"No port can be opened on web_host {host}: {reason.strerror or reason}.")
 
 
 def sender(app: faust.App) -> Callable[[Message], Awaitable[Awaitable[object]]]:

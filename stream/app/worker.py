@@ -57,6 +57,7 @@ class Worker:
         *,
         partition_of: Callable[[int], Partition],
         decoder: Decodes,
+        breaker_of: Callable[[int], Breaker],
         memory_limit: int,
         on_failure: Callable[[], None],
     ) -> None:
@@ -75,6 +76,7 @@ class Worker:
         self._memory_limit = memory_limit
         self._partition_of = partition_of
         self._decoder = decoder
+        self._breaker_of = breaker_of
         self._on_failure = on_failure
         self._earliest: dict[TP, int] = {}
         self._assignment = 0
@@ -119,7 +121,7 @@ class Worker:
         self._enough.set()
 
     def _hold(self, number: int) -> Held:
-        return Held(self._partition_of(number), Breaker(number))
+        return Held(self._partition_of(number), self._breaker_of(number))
 
     def fetch_failed(self, error: LiftstreamError) -> None:
         """Reading cannot go on."""

@@ -4,7 +4,7 @@ from stream.app.breaker import Breaker, MostlyRejected
 
 
 def test_it_stops_when_most_of_the_newest_events_are_rejected() -> None:
-    breaker = Breaker(3)
+    breaker = Breaker(3, rows=1_000, share=0.5)
     for _ in range(100):
         breaker.see(100, 1, "")
     for _ in range(4):
@@ -16,7 +16,7 @@ def test_it_stops_when_most_of_the_newest_events_are_rejected() -> None:
 
 
 def test_a_few_events_prove_nothing() -> None:
-    breaker = Breaker(0)
+    breaker = Breaker(0, rows=1_000, share=0.5)
     for _ in range(999):
         breaker.see(1, 1, "bad")
     with pytest.raises(MostlyRejected):
@@ -24,6 +24,12 @@ def test_a_few_events_prove_nothing() -> None:
 
 
 def test_half_is_not_most() -> None:
-    breaker = Breaker(0)
+    breaker = Breaker(0, rows=1_000, share=0.5)
     for _ in range(50):
         breaker.see(100, 50, "bad")
+
+
+def test_a_share_of_one_never_trips() -> None:
+    breaker = Breaker(0, rows=1_000, share=1.0)
+    for _ in range(50):
+        breaker.see(1_000, 1_000, "bad")

@@ -66,6 +66,7 @@ class Scene:
             NAMES,
             partition_of=lambda number: Partition(number, f"g000001/p{number:05d}", owner, around),
             decoder=MemoryDecoder(),
+            breaker_of=lambda number: Breaker(number, rows=1_000, share=0.5),
             memory_limit=1 << 30,
             on_failure=self._count_failure,
         )
