@@ -1,7 +1,7 @@
 """One partition number in this process: its step loop and what was fetched for it."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -42,11 +42,12 @@ class Held:
 
     partition: Partition
     breaker: Breaker
+    uptime: Callable[[], float] = time.monotonic
     feeds: tuple[Feed, Feed, Feed] = field(default_factory=lambda: (Feed(), Feed(), Feed()))
     is_assigned: bool = False
     is_running: bool = False
     pause: Pause | None = None  # why it takes no step now
-    stepped_at: float = 0.0  # monotonic seconds; or when it last had nothing to do
+    stepped_at: float = 0.0  # by `uptime`; or when it last had nothing to do
 
     @property
     def rows(self) -> int:
@@ -55,25 +56,25 @@ class Held:
 
     def turn(self, decoder: Decodes, counters: Counters) -> bool:
         """Decode and take steps for a while; whether the next turn should come at once."""
-        until = time.monotonic() + TURN_SECONDS
+        until = self.uptime() + TURN_SECONDS
         while self.is_running:
             self._decode(decoder)
             result = self.partition.advance()
             if isinstance(result, Pause):
                 return self._note(result)
             self.pause = None
-            self.stepped_at = time.monotonic()
+            self.stepped_at = self.uptime()
             self._count(result, counters)
             if self.rows < ENOUGH_ROWS and not self.partition.has_replay:
                 return False
-            if time.monotonic() > until:
+            if self.uptime() > until:
                 return True
         return False
 
     def _note(self, pause: Pause) -> bool:
         self.pause = pause
         if pause is Pause.NOTHING_QUEUED:
-            self.stepped_at = time.monotonic()
+            self.stepped_at = self.uptime()
         if pause is Pause.MUST_RECOVER:
             self.is_running = False
         return pause is Pause.MUST_RECOVER

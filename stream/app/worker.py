@@ -60,10 +60,11 @@ class Worker:
         breaker_of: Callable[[int], Breaker],
         memory_limit: int,
         on_failure: Callable[[], None],
+        uptime: Callable[[], float] = time.monotonic,
     ) -> None:
         """names: of the input topics. memory_limit: bytes of state of all partitions together.
 
-        on_failure: called once, when `failure` is set.
+        on_failure: called once, when `failure` is set. uptime: seconds that never step back.
         """
         self.input_topics = frozenset(names.values())
         self.counters = Counters()
@@ -78,6 +79,7 @@ class Worker:
         self._decoder = decoder
         self._breaker_of = breaker_of
         self._on_failure = on_failure
+        self._uptime = uptime
         self._earliest: dict[TP, int] = {}
         self._assignment = 0
         self._stepping = asyncio.Lock()
@@ -121,7 +123,7 @@ class Worker:
         self._enough.set()
 
     def _hold(self, number: int) -> Held:
-        return Held(self._partition_of(number), self._breaker_of(number))
+        return Held(self._partition_of(number), self._breaker_of(number), self._uptime)
 
     def fetch_failed(self, error: LiftstreamError) -> None:
         """Reading cannot go on."""
@@ -205,7 +207,7 @@ class Worker:
             held.feeds[topic].restart(epochs[self._tp(topic, number)], offsets[topic])
         async with self._stepping:
             await asyncio.to_thread(held.partition.start, offsets)
-        held.stepped_at = time.monotonic()
+        held.stepped_at = self._uptime()
         held.is_running = held.is_assigned and assignment == self._assignment
         self.counters.takeovers += 1
 
@@ -265,8 +267,8 @@ class Worker:
     async def _capture_all(self, partitions: list[Partition], flush: Callable[[], Any]) -> None:
         for partition in partitions:
             await asyncio.to_thread(partition.capture)
-        deadline = time.monotonic() + STOP_SECONDS
-        while partitions and time.monotonic() < deadline:
+        deadline = self._uptime() + STOP_SECONDS
+        while partitions and self._uptime() < deadline:
             await flush()
             partitions = [p for p in partitions if not await asyncio.to_thread(p.publish_when_acked)]
             if partitions:
