@@ -71,13 +71,18 @@ def begins_earlier(t, row, at, buf, id_pos, id_len):
 
 
 @njit
-def change_single(t, user, row, e, ea, at, buf, id_pos, id_len, user_slice):
+def matters_single(t, row, ea, at, buf, id_pos, id_len):
     """Policies exclude and first: only the earliest assignment and whether there was another arm matter."""
+    another = t.assigned[row].ea != ea and (t.assigned[row].flags & MIXED) == 0
+    return another or begins_earlier(t, row, at, buf, id_pos, id_len)
+
+
+@njit
+def change_single(t, user, row, e, ea, at, buf, id_pos, id_len, user_slice):
+    """Take an assignment that matters under exclude or first."""
     same = t.assigned[row].ea == ea
     earlier = begins_earlier(t, row, at, buf, id_pos, id_len)
     mixed = (t.assigned[row].flags & MIXED) != 0
-    if not earlier and (same or mixed):
-        return
     credit_held(t, user, e, -1)
     move_user(t, row, -1)
     if mixed:
@@ -206,11 +211,13 @@ def apply_assignments(t, start, status, users, experiments, arms, at, buf, event
             length += 1
             a = np.int64(t.assigned[a].next)
         known = a >= 0 and t.assigned[a].experiment == e
+        if known and t.policy[e] != AS_OF and not matters_single(t, a, arms[i], at[i], buf, id_pos, id_len):
+            continue
         while a >= 0 and t.assigned[a].experiment == e and known:
             length += 1
             a = np.int64(t.assigned[a].next)
         held = held_events(t, u)
-        if not has_room(t, 2 * held + 2, length + 2, 0 if t.users[u].assigned >= 0 else 2 * held + 2):
+        if not has_room(t, 2 * held + 2, 1, length + 2, 0 if t.users[u].assigned >= 0 else 2 * held + 2):
             return i
         group = np.int64(t.users[u].assigned) if previous < 0 else np.int64(t.assigned[previous].next)
         if known and t.policy[e] != AS_OF:

@@ -27,6 +27,12 @@ def next_link(base, count):
 
 
 @njit
+def still(link, base, count):
+    """The link, or 0 when its row has left: kept longer, it would name another row once the links have wrapped around."""
+    return link if alive(link, base, count) else np.int64(0)
+
+
+@njit
 def item_key(item, user_key):
     """The two halves of the id of (user, item)."""
     first = mix(item ^ mix(user_key))
@@ -258,8 +264,9 @@ def apply_impressions(t, start, status, users, at, ids, items, combos, ledger_ro
         waiting = 0
         if named != 0 or by_item != 0:
             waiting = chain_length(t, named) + chain_length(t, by_item)
-        if not has_room(t, 1 + 4 * waiting, assignments_of(t, u), 2 * waiting):
+        if not has_room(t, 1 + 4 * waiting, assignments_of(t, u), 0, 2 * waiting):
             return i
+        previous = still(np.int64(t.users[u].impression), t.m[IMP_BASE], t.m[IMPS])
         if next_link(t.m[IMP_BASE], t.m[IMPS]) == 0:
             t.m[IMPS] += 1
         link = next_link(t.m[IMP_BASE], t.m[IMPS])
@@ -271,7 +278,7 @@ def apply_impressions(t, start, status, users, at, ids, items, combos, ledger_ro
         row.item = items[i, 0]
         row.user = u
         row.combo = combos[i]
-        row.previous = t.users[u].impression
+        row.previous = previous
         row.same_item = 0
         row.clicks = 0
         row.conversions = 0
@@ -311,8 +318,9 @@ def apply_interactions(t, start, status, users, at, ids, items, refers, kinds, v
         if refers[i] == BY_ITEM and t.m[ITEMS_ON] == 0:
             return NEED_ITEMS + i
         u = users[i]
-        if not has_room(t, 4, assignments_of(t, u), 0):
+        if not has_room(t, 4, assignments_of(t, u), 0, 0):
             return i
+        previous = still(np.int64(t.users[u].interaction), t.m[INT_BASE], t.m[INTS])
         if next_link(t.m[INT_BASE], t.m[INTS]) == 0:
             t.m[INTS] += 1
         link = next_link(t.m[INT_BASE], t.m[INTS])
@@ -323,7 +331,7 @@ def apply_interactions(t, start, status, users, at, ids, items, refers, kinds, v
         row.at = at[i]
         row.value = values[i]
         row.user = u
-        row.previous = t.users[u].interaction
+        row.previous = previous
         row.watch = 0
         row.hour = hours[i]
         row.currency = currencies[i]
@@ -369,7 +377,7 @@ def orphan_waiting(t, count, unknown):
             continue
         p = link & (t.ints.shape[0] - 1)
         if t.ints[p].credit == WAITING:
-            if t.m[LEDGER] + 2 > t.ledger_keys.shape[0]:
+            if t.m[LEDGER] + 1 > t.ledger_keys.shape[0]:
                 t.m[NEED_HOURS] = count - k
                 return k
             set_credit(t, link, unknown)

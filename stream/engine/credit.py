@@ -333,15 +333,15 @@ def count_outside_events(t, user):
 
 
 @njit
-def has_room(t, events, assignments, restated):
-    """Whether the contributions of so many events, and so many restatements of the ledger, surely fit.
+def has_room(t, events, experiments, arms, restated):
+    """Whether so many events in so many experiments, sums of so many arms, and restatements of the ledger surely fit.
 
     If not, the counters say what is needed: the shell makes room and calls again from the same row.
     """
-    cells = events * max(assignments, 1)
+    cells = events * max(experiments, 1)
     t.m[NEED_CELLS] = cells
     t.m[NEED_HOURS] = restated
-    t.m[NEED_FINE] = 2 * assignments + 2
+    t.m[NEED_FINE] = 2 * arms + 2
     return (
         t.m[SCRATCH] + cells <= t.scratch_keys.shape[0]
         and t.m[LEDGER] + restated <= t.ledger_keys.shape[0]

@@ -23,7 +23,7 @@ from stream.engine.layout import (
 from stream.engine.names import Names
 from stream.engine.outputs import Chunk, Outputs
 from stream.engine.screen import (
-    HOUR_MS, count_outcomes, dedupe, encode_combos, encode_users, hash_texts, ledger_rows_of, screen,
+    HOUR_MS, count_outcomes, dedupe, encode_combos, encode_users, hash_texts, ledger_rows_of, received_at, screen,
 )  # fmt: skip
 from stream.engine.tables import Store
 
@@ -167,12 +167,10 @@ class Engine:
             return
         topic = batch.topic
         at = np.ascontiguousarray(batch.fields[:, 1])
-        record_at = np.ascontiguousarray(batch.record_at_ms)
-        status = screen(
-            batch.status, at, record_at, step.planned_at_ms, self.horizon_ms, topic != Topic.ASSIGNMENTS
-        )
-        self._store.room_for_hours(len(np.unique(record_at // HOUR_MS)))
-        ledger_rows, hours = ledger_rows_of(self._store.tables(), int(topic), record_at)
+        received = received_at(batch.record_at_ms, step.planned_at_ms)
+        status = screen(batch.status, at, received, self.horizon_ms, topic != Topic.ASSIGNMENTS)
+        self._store.room_for_hours(len(np.unique(received // HOUR_MS)))
+        ledger_rows, hours = ledger_rows_of(self._store.tables(), int(topic), received)
         consumed = np.bincount(ledger_rows)
         self._store.a["ledger"][: len(consumed), L_CONSUMED] += consumed
         take = (self._take_assignments, self._take_impressions, self._take_interactions)[topic]
@@ -250,8 +248,8 @@ class Engine:
         refers = np.where(impression_ids != NULL, BY_IMPRESSION, np.where(item_ids != NULL, BY_ITEM, BY_NOTHING))
         kinds = self._kinds()[self._dictionary("kind").encode(batch.buf, self._column(batch, "kind"), status)]
         currencies = self._dictionary("currency").encode(batch.buf, self._column(batch, "currency"), status)
-        values = self._column(batch, "value_minor")
-        values[values == NULL] = 0
+        given = self._column(batch, "value_minor")
+        values = np.where(given == NULL, 0, given)
         self._store.room_for_interactions(len(batch))
         ids, items = self._hash(batch, "impression_id", status), self._hash(batch, "item_id", status)
         self._run(

@@ -1,10 +1,11 @@
 """Experiments and arms as numbers, and which assignments are taken."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from stream.contracts.definitions import Definitions, Experiment, Policy
+from stream.contracts.definitions import Arm, Definitions, Experiment, Policy
 from stream.contracts.limits import MAX_ARMS, MAX_EXPERIMENTS
 from stream.contracts.reasons import Reason, status_of
 from stream.engine.credit import ALWAYS
@@ -30,10 +31,12 @@ class Experiments:
         self.arms: list[list[str]] = []
         self._numbers: dict[str, int] = {}
         self._definitions = Definitions()
+        self._declared: dict[str, Mapping[str, Arm]] = {}
 
     def define(self, definitions: Definitions) -> None:
         """Take the rules of all experiments, known and declared."""
         self._definitions = definitions
+        self._declared = {experiment.name: experiment.arms for experiment in definitions.experiments}
         for experiment in definitions.experiments:
             self._number(experiment.name)
         for name in self.names:
@@ -51,11 +54,11 @@ class Experiments:
                 return -1, -1, status_of(Reason.TOO_MANY_EXPERIMENTS, EXPERIMENT_FIELD)
             number = self._number(experiment)
             self._write_rules(number, self._definitions.experiment(experiment))
+        declared = self._declared.get(experiment)
+        if declared and arm not in declared:
+            return -1, -1, status_of(Reason.UNKNOWN_ARM, ARM_FIELD)
         arms = self.arms[number]
         if arm not in arms:
-            declared = self._definitions.experiment(experiment).arms
-            if declared and arm not in declared:
-                return -1, -1, status_of(Reason.UNKNOWN_ARM, ARM_FIELD)
             if len(arms) >= MAX_ARMS:
                 return -1, -1, status_of(Reason.TOO_MANY_ARMS, ARM_FIELD)
             arms.append(arm)

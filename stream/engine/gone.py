@@ -50,8 +50,14 @@ def renumber_users(t, numbers):
     for user in range(numbers.max() + 1, t.users.shape[0]):
         t.users[user].assigned = -1
     for k in range(t.m[IMPS]):
-        p = (t.m[IMP_BASE] + k) & LINK_MASK & (t.imps.shape[0] - 1)
+        link = (t.m[IMP_BASE] + k) & LINK_MASK
+        if link == 0:  # skipped when links wrap around: no row
+            continue
+        p = link & (t.imps.shape[0] - 1)
         t.imps[p].user = numbers[t.imps[p].user]
     for k in range(t.m[INTS]):
-        p = (t.m[INT_BASE] + k) & LINK_MASK & (t.ints.shape[0] - 1)
+        link = (t.m[INT_BASE] + k) & LINK_MASK
+        if link == 0:  # skipped when links wrap around: no row
+            continue
+        p = link & (t.ints.shape[0] - 1)
         t.ints[p].user = numbers[t.ints[p].user]

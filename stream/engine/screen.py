@@ -6,7 +6,7 @@ from numba import njit
 
 from stream.contracts.limits import FUTURE_MS
 from stream.contracts.reasons import Reason, status_of
-from stream.engine.batch import NULL
+from stream.engine.batch import I64, NULL
 from stream.engine.credit import restate
 from stream.engine.index import find, home, pair_find, pair_put, slot_of
 from stream.engine.layout import (
@@ -22,8 +22,13 @@ FUTURE = status_of(Reason.FUTURE_TIMESTAMP, 1)
 HOUR_MS = 3_600_000
 
 
+def received_at(record_at: I64, planned_at: int) -> I64:
+    """Kafka record times as far as they can be believed: a producer may write any, or none (-1)."""
+    return np.where(record_at >= 0, np.minimum(record_at, planned_at + SKEW_MS), planned_at)
+
+
 @njit(cache=True, nogil=True)
-def screen(decoded, at, record_at, planned_at, horizon, may_be_late):
+def screen(decoded, at, received, horizon, may_be_late):
     """Status of each row after the rules of time: rejected as decoded or for the future, LATE, or 0."""
     n = decoded.shape[0]
     status = np.empty(n, np.int64)
@@ -31,8 +36,7 @@ def screen(decoded, at, record_at, planned_at, horizon, may_be_late):
         status[i] = decoded[i]
         if decoded[i] != 0:
             continue
-        received = min(record_at[i], planned_at + SKEW_MS) if record_at[i] >= 0 else planned_at
-        if at[i] > received + FUTURE_MS:
+        if at[i] > received[i] + FUTURE_MS:
             status[i] = FUTURE
         elif may_be_late and at[i] < horizon:
             status[i] = LATE
@@ -172,15 +176,15 @@ def encode_combos(t, codes, status):
 
 
 @njit(cache=True, nogil=True)
-def ledger_rows_of(t, topic, record_at):
+def ledger_rows_of(t, topic, received):
     """(row of the ledger, hour) for each record; room for the new hours is the caller's duty."""
-    n = record_at.shape[0]
+    n = received.shape[0]
     rows = np.zeros(n, np.int64)
     hours = np.zeros(n, np.int64)
     last_hour = np.int64(-(1 << 62))
     row = np.int64(0)
     for i in range(n):
-        hour = record_at[i] // HOUR_MS
+        hour = received[i] // HOUR_MS
         if hour != last_hour:
             restate(t, topic, hour, 0, 0)
             row = pair_find(t.ledger_slots, t.ledger_keys, np.int64(topic), np.int64(hour))
