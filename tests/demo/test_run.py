@@ -50,7 +50,8 @@ def until(condition: Callable[[], bool], process: Popen[bytes]) -> None:
 
 
 def check_until_it_raises(worker: SupervisedWorker) -> None:
-    while True:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
         worker.check()
         time.sleep(0.05)
 
