@@ -147,7 +147,10 @@ class Settings(BaseSettings):
         10_000, ge=1_000, description="Newest events of a partition that the breaker looks at."
     )
     breaker_share: float = Field(
-        0.9, gt=0, le=1, description="A worker stops when more than this part of them was rejected; `1`: never."
+        0.9,
+        gt=0,
+        le=1,
+        description="A worker stops when more than this part of them was rejected; `1`: never.",
     )
     step_seconds: float = Field(1.0, gt=0, le=60, description="Pause between the starts of two steps.")
     web_host: str = Field(
