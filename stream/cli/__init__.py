@@ -15,6 +15,7 @@ SUMMARIES = {
     "simulate": "Make traffic with known true rates.",
     "backfill": "Count the events of files, without a broker.",
     "results": "Show the totals of every experiment and arm.",
+    "stats": "Compare arms, from sums over users in a file.",
     "status": "Show how far each partition is and how old the numbers are.",
     "ledger": "Show what became of every event.",
     "sql": "Run one read-only query.",
