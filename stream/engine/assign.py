@@ -156,6 +156,39 @@ def insert_as_of(t, user, previous, start, e, row):
 
 
 @njit
+def repeats_as_of(t, user, previous, start, e, ea, at, buf, id_pos, id_len):
+    """Policy as_of: insert an assignment to the arm that is in force before it anyway; False if it is another one.
+
+    No event changes its arm and nobody the earliest assignment. The row is kept all the same: an assignment to
+    another arm may come that stands before it.
+    """
+    before = previous
+    a = start
+    while a >= 0 and t.assigned[a].experiment == e:
+        b = t.assigned[a]
+        if b.at < at or (b.at == at and not id_is_larger(t.arena, b.id_pos, b.id_len, buf, id_pos, id_len)):
+            break
+        before = a
+        a = np.int64(b.next)
+    if a < 0 or t.assigned[a].experiment != e or t.assigned[a].ea != ea or t.assigned[a].at == at:
+        return False
+    row = new_row(t)
+    b = t.assigned[a]
+    r = t.assigned[row]
+    r.at = at
+    keep_id(t, row, buf, id_pos, id_len)
+    r.own = b.own
+    r.fine = b.fine
+    r.ea = ea
+    r.slice = b.slice
+    r.experiment = e
+    r.flags = b.flags
+    r.next = a
+    link_after(t, user, before, row)
+    return True
+
+
+@njit
 def link_after(t, user, before, row):
     """Put a row behind another one of the user's list (-1: first)."""
     if before >= 0:
@@ -212,6 +245,8 @@ def apply_assignments(t, start, status, users, experiments, arms, at, buf, event
             a = np.int64(t.assigned[a].next)
         known = a >= 0 and t.assigned[a].experiment == e
         if known and t.policy[e] != AS_OF and not matters_single(t, a, arms[i], at[i], buf, id_pos, id_len):
+            continue
+        if known and t.policy[e] == AS_OF and repeats_as_of(t, u, previous, a, e, arms[i], at[i], buf, id_pos, id_len):
             continue
         while a >= 0 and t.assigned[a].experiment == e and known:
             length += 1

@@ -45,6 +45,9 @@ class _Rows:
     def __getitem__(self, row: Any) -> _Row:
         return _Row(self._array[row])
 
+    def __setitem__(self, row: Any, value: _Row) -> None:
+        self._array[row] = value._row
+
 
 class Tables:
     """The arrays of layout.FIELDS as attributes; `address` is that of the frame kernels read."""

@@ -115,6 +115,20 @@ def test_repeated_assignments_cost_no_memory_under_exclude_and_first() -> None:
         assert run.engine._store.m[ASG] == 1
 
 
+def test_repeated_assignments_under_as_of_do_not_walk_the_events_and_still_are_in_force() -> None:
+    run = Run(Definitions(experiments=(Experiment(name="e1", policy=Policy.AS_OF),)))
+    n = 1_000
+    run.step(impressions=[an_impression(f"i{k}", T0 + k) for k in range(n)], assignments=[an_assignment("a0", arm="a")])
+    started = time.process_time()
+    run.step(assignments=[an_assignment(f"a{k}", T0 + 2 * k, arm="a") for k in range(1, n // 2)])
+    assert time.process_time() - started < 2
+    assert run.total(arm="a")["impressions"] == n
+    # Each repetition takes over again from the other arm that turns out to have come before it.
+    run.step(assignments=[an_assignment(f"b{k}", T0 + 2 * k + 1, arm="b") for k in range(0, 200, 2)])
+    assert [run.total(arm=arm)["impressions"] for arm in "ab"] == [n - 100, 100]
+    assert [run.total(arm=arm)["assigned_users"] for arm in "ab"] == [1, 1]
+
+
 def test_a_late_assignment_repairs_a_hot_user_with_twenty_thousand_held_events() -> None:
     run = Run()
     n = 10_000
