@@ -43,7 +43,11 @@ STEP_ROWS = 100_000
 PARTITION = 0
 CLUSTER = Cluster(
     id="files",
-    topics=(InputTopic("assignments", None), InputTopic("impressions", None), InputTopic("interactions", None)),
+    topics=(
+        InputTopic("assignments", None),
+        InputTopic("impressions", None),
+        InputTopic("interactions", None),
+    ),
     partitions=1,
 )
 CAUGHT_UP = (True, True, True)
@@ -199,7 +203,9 @@ def _count(
             columns = columns_of(
                 one.values[start:stop], np.arange(first, first + stop - start), np.full(stop - start, now_ms)
             )
-            batches[one.topic] = [decode(one.topic, columns, programs[one.topic], partition=PARTITION, partitions=1)]
+            batches[one.topic] = [
+                decode(one.topic, columns, programs[one.topic], partition=PARTITION, partitions=1)
+            ]
             done += stop - start
         bad += _rejected_by_engine(take(batches), topics)
         progress(done, total)
@@ -211,20 +217,21 @@ def _steps(topics: list[_Sorted]) -> list[list[tuple[int, int]]]:
     times = np.sort(np.concatenate([one.at for one in topics]))
     cuts = np.unique(np.append(times[STEP_ROWS - 1 :: STEP_ROWS], times[-1:]))
     stops = [np.searchsorted(one.at, cuts, side="right").tolist() for one in topics]
-    return [
-        [(stop[k - 1] if k else 0, stop[k]) for stop in stops] for k in range(len(cuts))
-    ]
+    return [[(stop[k - 1] if k else 0, stop[k]) for stop in stops] for k in range(len(cuts))]
 
 
 def _rejected(one: _Sorted, now_ms: int) -> Batch:
     """The records that broke the contract already in the file, as a batch of rejected ones."""
     n = len(one.bad)
     columns = columns_of(
-        [record.raw for record in one.bad], np.arange(one.first_offset, one.first_offset + n), np.full(n, now_ms)
+        [record.raw for record in one.bad],
+        np.arange(one.first_offset, one.first_offset + n),
+        np.full(n, now_ms),
     )
     names = FIELDS[one.topic]
     status = [
-        status_of(record.reason, names.index(record.field) if record.field in names else -1) for record in one.bad
+        status_of(record.reason, names.index(record.field) if record.field in names else -1)
+        for record in one.bad
     ]
     return Batch(
         topic=one.topic,
@@ -252,7 +259,9 @@ def _rejected_by_engine(outputs: Outputs, topics: list[_Sorted]) -> list[BadReco
     return found
 
 
-def _publish(snapshots: Snapshots, engine: LiveEngine, topics: list[_Sorted], definitions: Definitions) -> None:
+def _publish(
+    snapshots: Snapshots, engine: LiveEngine, topics: list[_Sorted], definitions: Definitions
+) -> None:
     now_ms = time.time_ns() // 1_000_000
     a, b, c = (one.first_offset + len(one.bad) + len(one.values) for one in topics)
     mark = Mark(

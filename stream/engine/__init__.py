@@ -1,7 +1,7 @@
 """The pure core: numpy columns and compiled kernels, no I/O.
 
-Compiled kernels are cached in a folder named after the content of all kernel sources: numba itself notices a change of the
-file a kernel stands in, but not of the files it calls into.
+Compiled kernels are cached in a folder named after the content of all kernel sources: numba itself notices a change
+of the file a kernel stands in, but not of the files it calls into.
 """
 
 import hashlib

@@ -1,14 +1,19 @@
-"""Assignments: a user's arms over time, the three policies for users who change arm, and the repair of what was counted."""
+"""Assignments: a user's arms over time, the policies for users who change arm, the repair of what was counted."""
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 import numpy as np
 from numba import njit
 
 from stream.engine.credit import (
-    count_outside_events, credit_held, fine_row, has_room, held_events, move_user, touch_fine,
-)  # fmt: skip
+    credit_held,
+    fine_row,
+    move_user,
+    touch_fine,
+)
 from stream.engine.layout import ARENA, AS_OF, ASG, ASG_FREE, EXCLUDE, EXCLUDED, F_MIXED_USERS, MIXED
+from stream.engine.ledger import count_outside_events
 from stream.engine.primitives import prefetch
+from stream.engine.room import has_room, held_events
 
 
 @njit
@@ -65,7 +70,7 @@ def count_mixed(t, row, sign):
 
 @njit
 def begins_earlier(t, row, at, buf, id_pos, id_len):
-    """Whether an assignment comes before the earliest known; of two at the same time the larger event_id is in force."""
+    """Whether an assignment comes before the earliest known; of equal times the larger event_id is in force."""
     a = t.assigned[row]
     return at < a.at or (at == a.at and id_is_larger(buf, id_pos, id_len, t.arena, a.id_pos, a.id_len))
 
@@ -222,7 +227,7 @@ def fill(t, row, e, ea, at, buf, id_pos, id_len, user_slice):
 def apply_assignments(t, start, status, users, experiments, arms, at, buf, event_ids, slices):
     """Apply assignments from row `start` on; returns the row that needs more room first, else the number of rows.
 
-    experiments, arms: codes, arms unique over experiments. event_ids: packed texts in buf. slices: packed codes of the user.
+    experiments, arms: codes, arms unique over experiments. event_ids: packed texts in buf. slices: packed codes.
     """
     n = status.shape[0]
     for i in range(start, n):

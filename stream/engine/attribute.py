@@ -6,109 +6,45 @@ from numba import njit
 
 from stream.contracts.limits import EARLY_MS
 from stream.engine.credit import (
-    ALWAYS, EVERY, assignments_of, credit_impression, credit_interaction, has_room, set_credit,
-)  # fmt: skip
-from stream.engine.index import LINK_MASK, alive, find, home, slot_of
+    ALWAYS,
+    EVERY,
+    credit_impression,
+    credit_interaction,
+)
+from stream.engine.index import alive, find, home, next_link, slot_of, still
+from stream.engine.items import best_of_item, is_better, item_key, put_item
 from stream.engine.layout import (
-    ATTRIBUTED, BY_IMPRESSION, BY_ITEM, BY_NOTHING, CLICK, CONVERSION, DUPLICATE, IMP_BASE, IMPS, IMPS_USED, INT_BASE,
-    INTS, ITEM_WATCHES, ITEMS_ON, ITEMS_USED, L_CREDIT, LEDGER, NEED_HOURS, NO_REFERENCE, OTHER_USER, OUTSIDE,
-    OUTSIDE_WINDOW, WAITING, WATCH_USED, WINDOW,
-)  # fmt: skip
-from stream.engine.primitives import LOW32, U0, U32, U64, mix, prefetch
+    ATTRIBUTED,
+    BY_IMPRESSION,
+    BY_ITEM,
+    BY_NOTHING,
+    CLICK,
+    CONVERSION,
+    DUPLICATE,
+    IMP_BASE,
+    IMPS,
+    IMPS_USED,
+    INT_BASE,
+    INTS,
+    ITEM_WATCHES,
+    ITEMS_ON,
+    L_CREDIT,
+    LEDGER,
+    NEED_HOURS,
+    NO_REFERENCE,
+    OTHER_USER,
+    OUTSIDE,
+    OUTSIDE_WINDOW,
+    WAITING,
+    WATCH_USED,
+    WINDOW,
+)
+from stream.engine.ledger import set_credit
+from stream.engine.primitives import U0, prefetch
+from stream.engine.room import assignments_of, has_room
 
 AHEAD = 16
 NEED_ITEMS = np.int64(-1) << 40  # added to the position: the index by item must be built first
-
-
-@njit
-def next_link(base, count):
-    """The link of the row after the last one; 0 is skipped."""
-    return (base + count) & LINK_MASK
-
-
-@njit
-def still(link, base, count):
-    """The link, or 0 when its row has left: kept longer, it would name another row once the links have wrapped around."""
-    return link if alive(link, base, count) else np.int64(0)
-
-
-@njit
-def item_key(item, user_key):
-    """The two halves of the id of (user, item)."""
-    first = mix(item ^ mix(user_key))
-    return first, mix(first ^ U64(0x9E3779B97F4A7C15)) ^ item
-
-
-@njit
-def find_item(t, item, user):
-    """(newest impression of this user and item or 0, slot)."""
-    first, _ = item_key(item, t.user_keys[user])
-    n = t.item_slots.shape[0]
-    mask = t.imps.shape[0] - 1
-    tag = first >> U32
-    j = home(t.item_slots, first)
-    free = np.int64(-1)
-    for _ in range(n):
-        s = t.item_slots[j]
-        if s == U0:
-            return np.int64(0), (free if free >= 0 else j)
-        link = np.int64(s & LOW32)
-        if not alive(link, t.m[IMP_BASE], t.m[IMPS]):
-            if free < 0:
-                free = j
-        elif (s >> U32) == tag and t.imps[link & mask].item == item and t.imps[link & mask].user == user:
-            return link, j
-        j += 1
-        if j == n:
-            j = np.int64(0)
-    return np.int64(0), free
-
-
-@njit
-def put_item(t, link):
-    """Make an impression the newest of its user and item."""
-    p = link & (t.imps.shape[0] - 1)
-    old, slot = find_item(t, t.imps[p].item, np.int64(t.imps[p].user))
-    first, _ = item_key(t.imps[p].item, t.user_keys[t.imps[p].user])
-    if t.item_slots[slot] == U0:
-        t.m[ITEMS_USED] += 1
-    t.imps[p].same_item = old
-    t.item_slots[slot] = slot_of(first, link)
-
-
-@njit(cache=True, nogil=True)
-def index_items(t):
-    """Build the index by user and item over all held impressions, oldest first."""
-    for k in range(t.m[IMPS]):
-        link = next_link(t.m[IMP_BASE], k)
-        if link != 0:
-            put_item(t, link)
-    t.m[ITEMS_ON] = 1
-
-
-@njit
-def best_of_item(t, item, user, at):
-    """The user's latest impression of the item with 0 <= at - shown <= window, or 0; equal times: the larger key."""
-    link, _ = find_item(t, item, user)
-    mask = t.imps.shape[0] - 1
-    best = np.int64(0)
-    while alive(link, t.m[IMP_BASE], t.m[IMPS]):
-        i = t.imps[link & mask]
-        delta = at - i.at
-        if delta >= 0 and delta <= t.m[WINDOW] and (best == 0 or is_better(t, link, best)):
-            best = link
-        link = np.int64(i.same_item)
-    return best
-
-
-@njit
-def is_better(t, link, other):
-    """Whether an impression is later than another one."""
-    mask = t.imps.shape[0] - 1
-    p, q = link & mask, other & mask
-    if t.imps[p].at != t.imps[q].at:
-        return t.imps[p].at > t.imps[q].at
-    return t.imp_keys[p] > t.imp_keys[q]
 
 
 @njit
@@ -130,7 +66,7 @@ def is_conversion(t, p):
 
 @njit
 def mark_impression(t, link, p, step):
-    """Count (+1) or uncount (-1) an interaction, at place p, on its impression; the first one makes it clicked or converted."""
+    """Count (+1) or uncount (-1) the interaction at place p on its impression; the first one makes it clicked."""
     q = link & (t.imps.shape[0] - 1)
     if t.ints[p].kind & CLICK:
         old = np.int64(t.imps[q].clicks)
@@ -235,7 +171,7 @@ def answer_watchers(t, head, impression):
 
 @njit(cache=True, nogil=True)
 def apply_impressions(t, start, status, users, at, ids, items, combos, ledger_rows, hours):
-    """Store and credit impressions from row `start` on; returns the row that needs more room first, else the number of rows.
+    """Store and credit impressions from row `start` on; returns the row that needs more room first, else the last + 1.
 
     ids, items: uint64 (rows, 2) hashes. Sets status to DUPLICATE or OUTSIDE where that is so.
     """
@@ -302,7 +238,9 @@ def apply_impressions(t, start, status, users, at, ids, items, combos, ledger_ro
 
 
 @njit(cache=True, nogil=True)
-def apply_interactions(t, start, status, users, at, ids, items, refers, kinds, values, currencies, ledger_rows, hours):
+def apply_interactions(
+    t, start, status, users, at, ids, items, refers, kinds, values, currencies, ledger_rows, hours
+):
     """Store and credit interactions from row `start` on; returns as apply_impressions, or NEED_ITEMS + row.
 
     refers: BY_IMPRESSION, BY_ITEM or BY_NOTHING. Sets status to OUTSIDE where that is so.

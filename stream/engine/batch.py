@@ -11,7 +11,9 @@ I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 
 SPARE_BYTES = 32  # readable bytes that follow the last record in every `buf`
-NULL = -(1 << 50)  # a null field: outside every range of longs, below every text, and a NaN as a double's bits
+NULL = -(
+    1 << 50
+)  # a null field: outside every range of longs, below every text, and a NaN as a double's bits
 TEXT_SHIFT = 20  # a text field is `position << 20 | length` into `buf`
 TEXT_MASK = (1 << TEXT_SHIFT) - 1
 
@@ -61,5 +63,7 @@ class Batch:
 
     def rows(self, start: int, stop: int) -> "Batch":
         """The rows start <= i < stop; arrays are views, `buf` is shared."""
-        part = {f.name: getattr(self, f.name)[start:stop] for f in fields(self) if f.name not in ("topic", "buf")}
+        part = {
+            f.name: getattr(self, f.name)[start:stop] for f in fields(self) if f.name not in ("topic", "buf")
+        }
         return Batch(topic=self.topic, buf=self.buf, **part)

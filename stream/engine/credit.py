@@ -1,8 +1,8 @@
 """What one event contributes, with a sign: to its user's sums, to the arm's sums and to the panes.
 
-Every held event's contribution is a function of the assignments and the attribution in force. A change of either takes the old
-contribution back (sign -1), applies the change, and adds the new one. Sums over users follow from the change of one user's
-sums: d(x*y) = x1*y1 - x0*y0.
+Every held event's contribution is a function of the assignments and the attribution in force. A change of either takes
+the old contribution back (sign -1), applies the change, and adds the new one. Sums over users follow from the change of
+one user's sums: d(x*y) = x1*y1 - x0*y0.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -11,10 +11,39 @@ from numba import njit
 
 from stream.engine.index import alive, pair_find, pair_put
 from stream.engine.layout import (
-    CLICK, CONVERSION, EXCLUDED, F_ASSIGNED, F_BEFORE, F_C, F_CC, F_CY, F_EXPOSED, F_FOREIGN, F_K, F_KK,
-    F_MIXED_EVENTS, F_O, F_OO, F_X, F_XX, F_XY, F_Y, F_YY, FINE, FINE_TOUCHED, IMP_BASE, IMPS, INT_BASE,
-    INTS, L_COUNTED, L_CREDIT, L_OUTSIDE, LEDGER, MIXED, NEED_CELLS, NEED_FINE, NEED_HOURS, PANE_MS, SCRATCH, W_R, W_RO, W_RR,
-)  # fmt: skip
+    CLICK,
+    CONVERSION,
+    EXCLUDED,
+    F_ASSIGNED,
+    F_BEFORE,
+    F_C,
+    F_CC,
+    F_CY,
+    F_EXPOSED,
+    F_FOREIGN,
+    F_K,
+    F_KK,
+    F_MIXED_EVENTS,
+    F_O,
+    F_OO,
+    F_X,
+    F_XX,
+    F_XY,
+    F_Y,
+    F_YY,
+    FINE,
+    FINE_TOUCHED,
+    IMP_BASE,
+    IMPS,
+    INT_BASE,
+    INTS,
+    MIXED,
+    PANE_MS,
+    SCRATCH,
+    W_R,
+    W_RO,
+    W_RR,
+)
 from stream.engine.primitives import add128, add_product128
 
 EVERY = -1  # all experiments of the user
@@ -180,7 +209,7 @@ def flag(t, first, hit, sign):
 
 @njit
 def credit_impression(t, link, dy, dx, dc, only):
-    """Add an impression (dy), its being clicked (dx) and converted (dc) wherever it belongs; one experiment or EVERY."""
+    """Add an impression (dy), its being clicked (dx) and converted (dc) where it belongs; one experiment or EVERY."""
     p = link & (t.imps.shape[0] - 1)
     at = t.imps[p].at
     combo = np.int64(t.imps[p].combo)
@@ -250,100 +279,3 @@ def credit_held(t, user, only, sign):
     while alive(q, t.m[INT_BASE], t.m[INTS]) and t.ints[q & mask].user == user:
         credit_interaction(t, q, sign, only)
         q = np.int64(t.ints[q & mask].previous)
-
-
-@njit
-def held_events(t, user):
-    """How many events of this user are held."""
-    n = 0
-    q = np.int64(t.users[user].impression)
-    while alive(q, t.m[IMP_BASE], t.m[IMPS]) and t.imps[q & (t.imps.shape[0] - 1)].user == user:
-        n += 1
-        q = np.int64(t.imps[q & (t.imps.shape[0] - 1)].previous)
-    q = np.int64(t.users[user].interaction)
-    while alive(q, t.m[INT_BASE], t.m[INTS]) and t.ints[q & (t.ints.shape[0] - 1)].user == user:
-        n += 1
-        q = np.int64(t.ints[q & (t.ints.shape[0] - 1)].previous)
-    return n
-
-
-@njit
-def assignments_of(t, user):
-    """How many rows the user's list of assignments has."""
-    n = 0
-    a = np.int64(t.users[user].assigned)
-    while a >= 0:
-        n += 1
-        a = np.int64(t.assigned[a].next)
-    return n
-
-
-# ------------------------------------------------------------------ the ledger
-
-
-@njit
-def restate(t, topic, hour, column, sign):
-    """Add to one column of the ledger row of a topic and hour (hours since 1970 of the Kafka record time)."""
-    r = pair_find(t.ledger_slots, t.ledger_keys, np.int64(topic), np.int64(hour))
-    if r < 0:
-        miss = r
-        r = t.m[LEDGER]
-        t.m[LEDGER] = r + 1
-        pair_put(t.ledger_slots, t.ledger_keys, r, miss, np.int64(topic), np.int64(hour))
-        for k in range(t.ledger.shape[1]):
-            t.ledger[r, k] = 0
-    t.ledger[r, column] += sign
-    t.ledger_touched[r] = -1  # any step: the shell sets it
-
-
-@njit
-def set_credit(t, link, credit):
-    """Give an interaction another credit and restate the ledger."""
-    p = link & (t.ints.shape[0] - 1)
-    n = t.ints[p]
-    if n.outside == 0 and n.credit != credit:
-        restate(t, 2, n.hour, L_CREDIT + n.credit, -1)
-        restate(t, 2, n.hour, L_CREDIT + credit, 1)
-    t.ints[p].credit = credit
-
-
-@njit
-def count_outside_events(t, user):
-    """A user's first assignment turns the held events from `outside` into `counted`."""
-    q = np.int64(t.users[user].impression)
-    while alive(q, t.m[IMP_BASE], t.m[IMPS]) and t.imps[q & (t.imps.shape[0] - 1)].user == user:
-        p = q & (t.imps.shape[0] - 1)
-        if t.imps[p].outside != 0:
-            t.imps[p].outside = 0
-            restate(t, 1, t.imps[p].hour, L_OUTSIDE, -1)
-            restate(t, 1, t.imps[p].hour, L_COUNTED, 1)
-        q = np.int64(t.imps[p].previous)
-    q = np.int64(t.users[user].interaction)
-    while alive(q, t.m[INT_BASE], t.m[INTS]) and t.ints[q & (t.ints.shape[0] - 1)].user == user:
-        p = q & (t.ints.shape[0] - 1)
-        if t.ints[p].outside != 0:
-            t.ints[p].outside = 0
-            restate(t, 2, t.ints[p].hour, L_OUTSIDE, -1)
-            restate(t, 2, t.ints[p].hour, L_COUNTED, 1)
-            restate(t, 2, t.ints[p].hour, L_CREDIT + t.ints[p].credit, 1)
-        q = np.int64(t.ints[p].previous)
-
-
-# ------------------------------------------------------------------ room
-
-
-@njit
-def has_room(t, events, experiments, arms, restated):
-    """Whether so many events in so many experiments, sums of so many arms, and restatements of the ledger surely fit.
-
-    If not, the counters say what is needed: the shell makes room and calls again from the same row.
-    """
-    cells = events * max(experiments, 1)
-    t.m[NEED_CELLS] = cells
-    t.m[NEED_HOURS] = restated
-    t.m[NEED_FINE] = 2 * arms + 2
-    return (
-        t.m[SCRATCH] + cells <= t.scratch_keys.shape[0]
-        and t.m[LEDGER] + restated <= t.ledger_keys.shape[0]
-        and t.m[FINE] + t.m[NEED_FINE] <= t.fine_keys.shape[0]
-    )

@@ -14,10 +14,20 @@ from stream.engine.experiments import Experiments
 from stream.engine.fold import CODES, chunk_cells, fold_panes, fold_totals
 from stream.engine.folded import Folded
 from stream.engine.layout import (
-    CHUNK_MS, FINE, FINE_COLUMNS, LEDGER, PANE_MS, QUIET_MS, ROLLING_MS, SCRATCH, SLICE_PANE_MS, WIDE_COLUMNS,
-)  # fmt: skip
+    CHUNK_MS,
+    FINE,
+    FINE_COLUMNS,
+    LEDGER,
+    PANE_MS,
+    QUIET_MS,
+    ROLLING_MS,
+    SCRATCH,
+    SLICE_PANE_MS,
+    WIDE_COLUMNS,
+)
 from stream.engine.names import Names
-from stream.engine.outputs import COUNTS, DEAD_LETTERS, LEDGER as LEDGER_TABLE, TOTALS, Chunk, Outputs, Table
+from stream.engine.outputs import COUNTS, DEAD_LETTERS, TOTALS, Chunk, Outputs, Table
+from stream.engine.outputs import LEDGER as LEDGER_TABLE
 from stream.engine.primitives import int128_of
 from stream.engine.screen import HOUR_MS
 from stream.engine.tables import Store
@@ -88,7 +98,16 @@ class Emitter:
             payload = bytes(batch.buf[start : start + length])
             schema_id = int.from_bytes(payload[1:5], "big") if len(payload) >= 5 and payload[0] == 0 else -1
             self._dead.append(
-                (batch.topic.word, int(batch.offset[i]), int(batch.record_at_ms[i]), reason, field, rule, schema_id, payload)
+                (
+                    batch.topic.word,
+                    int(batch.offset[i]),
+                    int(batch.record_at_ms[i]),
+                    reason,
+                    field,
+                    rule,
+                    schema_id,
+                    payload,
+                )
             )
 
     def outputs(self, step: int, rows: int, clock_ms: int, horizon_ms: int) -> Outputs:
@@ -123,7 +142,9 @@ class Emitter:
         c = self.totals
         c.rows = fold_totals(self.store.tables(), c.slots, c.keys, c.sums, c.marks, c.rows, self.step)
 
-    def _slice_names(self, codes: npt.NDArray[np.int64], dimensions: tuple[str, ...], prefix: str) -> tuple[Any, Any]:
+    def _slice_names(
+        self, codes: npt.NDArray[np.int64], dimensions: tuple[str, ...], prefix: str
+    ) -> tuple[Any, Any]:
         """Object arrays (dimension, value) of slice codes; 0 is `all`."""
         dimension = np.full(len(codes), ALL, object)
         value = np.full(len(codes), "", object)
@@ -148,7 +169,9 @@ class Emitter:
             "dimension": dimension,
             "value": value,
             "pane_seconds": np.repeat([PANE_MS // 1000, SLICE_PANE_MS // 1000], [len(i), len(j)]),
-            "pane_start_ms": np.concatenate([self.panes.keys[i, 1] * PANE_MS, self.slices.keys[j, 1] * SLICE_PANE_MS]),
+            "pane_start_ms": np.concatenate(
+                [self.panes.keys[i, 1] * PANE_MS, self.slices.keys[j, 1] * SLICE_PANE_MS]
+            ),
             "fragment": np.concatenate([self.panes.marks[i, 0], self.slices.marks[j, 0]]),
         } | {name: sums[:, k] for k, name in enumerate(COUNTS)}
 
@@ -157,7 +180,12 @@ class Emitter:
         i = np.flatnonzero(self.totals.marks[: self.totals.rows] == self.step)
         ea = self.totals.keys[i, 0]
         dimension, value = self._slice_names(self.totals.keys[i, 1], USER_DIMENSIONS, "user.")
-        table: Table = {"experiment": experiments[ea], "arm": arms[ea], "dimension": dimension, "value": value}
+        table: Table = {
+            "experiment": experiments[ea],
+            "arm": arms[ea],
+            "dimension": dimension,
+            "value": value,
+        }
         for place, name in enumerate(TOTALS[1]):
             words = self.totals.sums[i, _MOMENT_ORDER[place]]
             small = place < SMALL_SUMS and name != "revenue_minor"

@@ -12,19 +12,50 @@ from stream.contracts.definitions import Definitions
 from stream.contracts.limits import MAX_SLICE_VALUES
 from stream.contracts.topics import FIELDS, Topic
 from stream.engine.assign import apply_assignments, drop_experiment
-from stream.engine.attribute import NEED_ITEMS, apply_impressions, apply_interactions, index_items, orphan_waiting
+from stream.engine.attribute import (
+    NEED_ITEMS,
+    apply_impressions,
+    apply_interactions,
+    orphan_waiting,
+)
 from stream.engine.batch import NULL, TEXT_MASK, TEXT_SHIFT, Batch
 from stream.engine.emit import USER_DIMENSIONS, Emitter
 from stream.engine.experiments import Experiments
+from stream.engine.items import index_items
 from stream.engine.layout import (
-    BY_IMPRESSION, BY_ITEM, BY_NOTHING, CLICK, CONVERSION, IDS, IDS_BASE, IMP_BASE, IMPS, INT_BASE, INTS,
-    L_CONSUMED, LATE, MAX_DIMENSIONS, NEED_CELLS, NEED_FINE, NEED_HOURS, UNKNOWN_IMPRESSION, WINDOW,
-)  # fmt: skip
+    BY_IMPRESSION,
+    BY_ITEM,
+    BY_NOTHING,
+    CLICK,
+    CONVERSION,
+    IDS,
+    IDS_BASE,
+    IMP_BASE,
+    IMPS,
+    INT_BASE,
+    INTS,
+    L_CONSUMED,
+    LATE,
+    MAX_DIMENSIONS,
+    NEED_CELLS,
+    NEED_FINE,
+    NEED_HOURS,
+    UNKNOWN_IMPRESSION,
+    WINDOW,
+)
 from stream.engine.names import Names
 from stream.engine.outputs import Chunk, Outputs
 from stream.engine.screen import (
-    HOUR_MS, count_outcomes, dedupe, encode_combos, encode_users, hash_texts, ledger_rows_of, received_at, screen,
-)  # fmt: skip
+    HOUR_MS,
+    count_outcomes,
+    dedupe,
+    encode_combos,
+    encode_users,
+    hash_texts,
+    ledger_rows_of,
+    received_at,
+    screen,
+)
 from stream.engine.tables import Store
 
 I64 = npt.NDArray[np.int64]
@@ -71,7 +102,9 @@ class Engine:
         definitions = self.definitions
         unknown = [d for d in definitions.slice_dimensions if d not in FIELDS[Topic.IMPRESSIONS]]
         if unknown or len(definitions.slice_dimensions) > MAX_DIMENSIONS:
-            raise ValueError(f"slice dimensions must be at most {MAX_DIMENSIONS} fields of impressions: {unknown}")
+            raise ValueError(
+                f"slice dimensions must be at most {MAX_DIMENSIONS} fields of impressions: {unknown}"
+            )
         self.experiments = Experiments(self._store, self._dictionary("surface"), self._dictionary("currency"))
         self._emitter = Emitter(self._store, self.experiments, self._dictionary)
         for kind in (CLICK_KIND, *definitions.conversion_kinds):
@@ -149,7 +182,9 @@ class Engine:
     def _freeze(self) -> None:
         n = len(self.experiments.names)
         ends = self._store.a["ends_at"][:n]
-        over = (ends < self.horizon_ms - self.definitions.attribution_window_ms) & (self._store.a["frozen"][:n] == 0)
+        over = (ends < self.horizon_ms - self.definitions.attribution_window_ms) & (
+            self._store.a["frozen"][:n] == 0
+        )
         for e in np.flatnonzero(over):
             self._store.a["frozen"][e] = 1
             drop_experiment(self._store.tables(), int(e))
@@ -199,7 +234,9 @@ class Engine:
         users = self._users_of_new(batch, status)
         slices = np.zeros(len(batch), np.int64)
         for place, dimension in enumerate(USER_DIMENSIONS):
-            codes = self._dictionary(f"user.{dimension}").encode(batch.buf, self._column(batch, dimension), status)
+            codes = self._dictionary(f"user.{dimension}").encode(
+                batch.buf, self._column(batch, dimension), status
+            )
             slices |= codes << (10 * place)
         event_ids = self._column(batch, "event_id")
         id_bytes = int((event_ids[status == 0] & TEXT_MASK).sum())
@@ -245,7 +282,9 @@ class Engine:
     def _take_interactions(self, batch: Batch, at: I64, status: I64, ledger_rows: I64, hours: I64) -> None:
         users = self._users_of_new(batch, status)
         impression_ids, item_ids = self._column(batch, "impression_id"), self._column(batch, "item_id")
-        refers = np.where(impression_ids != NULL, BY_IMPRESSION, np.where(item_ids != NULL, BY_ITEM, BY_NOTHING))
+        refers = np.where(
+            impression_ids != NULL, BY_IMPRESSION, np.where(item_ids != NULL, BY_ITEM, BY_NOTHING)
+        )
         kinds = self._kinds()[self._dictionary("kind").encode(batch.buf, self._column(batch, "kind"), status)]
         currencies = self._dictionary("currency").encode(batch.buf, self._column(batch, "currency"), status)
         given = self._column(batch, "value_minor")
@@ -315,7 +354,11 @@ class Engine:
         engine.newest = list(meta["newest_ms"])
         engine._segments = {ring: [tuple(s) for s in meta["segments"][ring]] for ring in RINGS}
         engine._segment_ms = meta["segment_ms"]
-        held = {name.removeprefix("state."): array.copy() for name, array in arrays.items() if name.startswith("state.")}
+        held = {
+            name.removeprefix("state."): array.copy()
+            for name, array in arrays.items()
+            if name.startswith("state.")
+        }
         engine._store = Store(held)
         engine._names = {
             name: Names(MAX_CURRENCIES if name == "currency" else MAX_SLICE_VALUES, engine._key, names)
@@ -340,4 +383,5 @@ def mix_all(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     k = k * np.uint64(0xFF51AFD7ED558CCD)
     k = k ^ (k >> np.uint64(33))
     k = k * np.uint64(0xC4CEB9FE1A85EC53)
-    return k ^ (k >> np.uint64(33))
+    mixed: npt.NDArray[np.uint64] = k ^ (k >> np.uint64(33))
+    return mixed

@@ -46,7 +46,9 @@ def fold_panes(t, dimensions, panes_per_slice_pane, all_slots, all_keys, all_cou
             all_counts[r, k] += t.scratch[i, k]
         for d in range(dimensions):
             value = 1 + d * CODES + code_in(t.combo_keys[combo, 0], t.combo_keys[combo, 1], d)
-            r, new = open_row(slice_slots, slice_keys, slice_rows, (ea << 32) | value, pane // panes_per_slice_pane)
+            r, new = open_row(
+                slice_slots, slice_keys, slice_rows, (ea << 32) | value, pane // panes_per_slice_pane
+            )
             if new:
                 slice_rows += 1
                 slice_marks[r, 0] = step

@@ -1,7 +1,8 @@
 """How kernels receive the state: one pointer, from which each array is read where it is used.
 
-A tuple of thirty arrays costs a kernel's helper two kilobytes of arguments a call and minutes of compilation; a pointer costs
-nothing. `t.imps` in a kernel is the array at its place in the frame (address, rows); outside kernels it is the array itself.
+A tuple of thirty arrays costs a kernel's helper two kilobytes of arguments a call and minutes of compilation; a pointer
+costs nothing. `t.imps` in a kernel is the array at its place in the frame (address, rows); outside kernels it is the
+array itself.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,misc,untyped-decorator"
@@ -36,7 +37,7 @@ class _Row:
 
 
 class _Rows:
-    """A structured array for kernels that run as plain Python. (A record array would do, were no field named `flags`.)"""
+    """A structured array for kernels run as plain Python. (A record array would do, were no field named `flags`.)"""
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
         self._array = array

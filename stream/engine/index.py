@@ -1,11 +1,12 @@
 """Hash indexes of the state: by 128-bit id over rows that live in rings, and by a pair of integers over small tables.
 
-Rows in rings are named by *links*: 32-bit sequence numbers from 1 on that wrap around and skip 0. The row of a link stands at
-`link & (capacity - 1)`; it is alive while `(link - base) mod 2**32 < count`. So links survive the growth of a ring, and expiry
-is a move of `base`.
+Rows in rings are named by *links*: 32-bit sequence numbers from 1 on that wrap around and skip 0. The row of a link
+stands at `link & (capacity - 1)`; it is alive while `(link - base) mod 2**32 < count`. So links survive the growth of a
+ring, and expiry is a move of `base`.
 
-An id slot is `tag << 32 | link`, the tag being the upper 32 bits of the id's first half; the second half is kept outside, in
-`keys`. Slots of dead rows are skipped when looking, reused when inserting, and dropped when the table is rebuilt.
+An id slot is `tag << 32 | link`, the tag being the upper 32 bits of the id's first half; the second half is kept
+outside, in `keys`. Slots of dead rows are skipped when looking, reused when inserting, and dropped when the table is
+rebuilt.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -25,6 +26,18 @@ MAX_LOAD = 0.7
 def alive(link, base, count):
     """Whether the row of this link is still in its ring."""
     return link != 0 and ((link - base) & LINK_MASK) < count
+
+
+@njit
+def next_link(base, count):
+    """The link of the row after the last one; 0 is skipped."""
+    return (base + count) & LINK_MASK
+
+
+@njit
+def still(link, base, count):
+    """The link, or 0 when its row has left: kept longer, it would name another row once the links wrapped around."""
+    return link if alive(link, base, count) else np.int64(0)
 
 
 @njit
@@ -76,7 +89,7 @@ def rebuild(slots, size, base, count):
         while out[j] != U0:
             j += 1
             if j == size:
-                j = 0
+                j = np.int64(0)
         out[j] = s
         live += 1
     return out, live

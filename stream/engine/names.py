@@ -40,7 +40,9 @@ class Names:
         )
         for i in fresh[:added]:
             start = int(packed[i]) >> TEXT_SHIFT
-            self.names.append(bytes(buf[start : start + (int(packed[i]) & TEXT_MASK)]).decode("utf-8", "replace"))
+            self.names.append(
+                bytes(buf[start : start + (int(packed[i]) & TEXT_MASK)]).decode("utf-8", "replace")
+            )
         return codes
 
     @property

@@ -10,7 +10,14 @@ from typing import Any
 Column = Any  # numpy array or list, all of one table equally long
 Table = dict[str, Column]
 
-COUNTS = ("impressions", "clicked_impressions", "converted_impressions", "clicks", "conversions", "revenue_minor")
+COUNTS = (
+    "impressions",
+    "clicked_impressions",
+    "converted_impressions",
+    "clicks",
+    "conversions",
+    "revenue_minor",
+)
 
 # key columns, value columns
 PANES = (

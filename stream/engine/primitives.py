@@ -35,10 +35,16 @@ def prefetch(typingctx: Any, arr: Any, at: Any) -> Any:
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         dtype = signature.args[0].dtype
-        size = dtype.size if isinstance(dtype, types.Record) else context.get_abi_sizeof(context.get_data_type(dtype))
+        size = (
+            dtype.size
+            if isinstance(dtype, types.Record)
+            else context.get_abi_sizeof(context.get_data_type(dtype))
+        )
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
         i8p, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
-        byte = builder.gep(builder.bitcast(data, i8p), [builder.mul(args[1], ir.Constant(ir.IntType(64), size))])
+        byte = builder.gep(
+            builder.bitcast(data, i8p), [builder.mul(args[1], ir.Constant(ir.IntType(64), size))]
+        )
         name = "llvm.prefetch.p0"
         hint = builder.module.globals.get(name) or ir.Function(
             builder.module, ir.FunctionType(ir.VoidType(), [i8p, i32, i32, i32]), name

@@ -7,12 +7,25 @@ from numba import njit
 from stream.contracts.limits import FUTURE_MS
 from stream.contracts.reasons import Reason, status_of
 from stream.engine.batch import I64, NULL
-from stream.engine.credit import restate
 from stream.engine.index import find, home, pair_find, pair_put, slot_of
 from stream.engine.layout import (
-    COMBOS, DUPLICATE, IDS, IDS_BASE, IDS_USED, L_COUNTED, L_DUPLICATE, L_LATE, L_MISROUTED, L_OUTSIDE, L_REJECTED,
-    LATE, OUTSIDE, USERS, USERS_USED,
-)  # fmt: skip
+    COMBOS,
+    DUPLICATE,
+    IDS,
+    IDS_BASE,
+    IDS_USED,
+    L_COUNTED,
+    L_DUPLICATE,
+    L_LATE,
+    L_MISROUTED,
+    L_OUTSIDE,
+    L_REJECTED,
+    LATE,
+    OUTSIDE,
+    USERS,
+    USERS_USED,
+)
+from stream.engine.ledger import restate
 from stream.engine.primitives import U0, U64, hash128, mix, prefetch
 
 AHEAD = 24
@@ -150,7 +163,7 @@ def encode_names(buf, packed, status, key, slots, keys, count, limit, codes, fre
             fresh[k] = i
             k += 1
         codes[i] = link - 1
-        last_at = i
+        last_at = np.int64(i)
     return k
 
 

@@ -6,15 +6,46 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.engine.frame import Tables
-from stream.engine.index import (
-    LINK_MASK, MAX_LOAD, grown, grown_ring, pair_slots, power_of_two, rebuild, slots_for,
-)  # fmt: skip
 from stream.engine.gone import number_users, renumber_users
+from stream.engine.index import (
+    LINK_MASK,
+    MAX_LOAD,
+    grown,
+    grown_ring,
+    pair_slots,
+    power_of_two,
+    rebuild,
+    slots_for,
+)
 from stream.engine.layout import (
-    ARENA, ASG, ASG_FREE, ASSIGNED, COMBOS, FINE, FINE_COLUMNS, IDS, IDS_BASE, IDS_USED, IMP_BASE, IMPRESSION, IMPS,
-    IMPS_USED, INT_BASE, INTERACTION, INTS, ITEMS_ON, ITEMS_USED, LEDGER, LEDGER_COLUMNS, SCRATCH, USER, USERS,
-    USERS_USED, WATCH_USED, WIDE_COLUMNS,
-)  # fmt: skip
+    ARENA,
+    ASG,
+    ASG_FREE,
+    ASSIGNED,
+    COMBOS,
+    FINE,
+    FINE_COLUMNS,
+    IDS,
+    IDS_BASE,
+    IDS_USED,
+    IMP_BASE,
+    IMPRESSION,
+    IMPS,
+    IMPS_USED,
+    INT_BASE,
+    INTERACTION,
+    INTS,
+    ITEMS_ON,
+    ITEMS_USED,
+    LEDGER,
+    LEDGER_COLUMNS,
+    SCRATCH,
+    USER,
+    USERS,
+    USERS_USED,
+    WATCH_USED,
+    WIDE_COLUMNS,
+)
 
 Array = npt.NDArray[Any]
 SMALL = 1 << 10
@@ -79,7 +110,9 @@ class Store:
 
     def room_for_item_index(self) -> None:
         """Make room to index all held impressions by user and item."""
-        self._room_in_slots("item_slots", ITEMS_USED, int(self.m[IMP_BASE]), int(self.m[IMPS]), int(self.m[IMPS]))
+        self._room_in_slots(
+            "item_slots", ITEMS_USED, int(self.m[IMP_BASE]), int(self.m[IMPS]), int(self.m[IMPS])
+        )
 
     def room_for_interactions(self, rows: int) -> None:
         """Make room for so many new interactions."""
@@ -110,7 +143,9 @@ class Store:
         """Make room for so many new hours of the ledger."""
         need = int(self.m[LEDGER]) + rows
         if need > len(self.a["ledger_keys"]):
-            self._grow_pairs("ledger", int(self.m[LEDGER]), need, ("ledger", "ledger_touched", "ledger_fragment"))
+            self._grow_pairs(
+                "ledger", int(self.m[LEDGER]), need, ("ledger", "ledger_touched", "ledger_fragment")
+            )
 
     def room_for_cells(self, rows: int) -> None:
         """Make room for so many more panes touched in this step."""

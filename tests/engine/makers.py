@@ -10,13 +10,12 @@ from stream.contracts.avro import encode
 from stream.contracts.definitions import Definitions
 from stream.contracts.models import MODELS
 from stream.contracts.topics import Topic
+from stream.contracts.versions import newest
 from stream.engine.batch import Batch
 from stream.engine.engine import Engine, Step
 from stream.engine.outputs import COUNTS, TABLES, Outputs
-from stream.contracts.versions import newest
 from stream.intake.avro_program import Program
 from stream.intake.decode import columns_of, decode
-
 
 T0 = 1_800_000_000_000  # a full hour
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
@@ -43,7 +42,9 @@ def an_impression(event_id: str = "i1", at: int = T0 + MINUTE, user_id: str = "u
     } | fields  # fmt: skip
 
 
-def an_interaction(event_id: str = "n1", at: int = T0 + 2 * MINUTE, user_id: str = "u1", **fields: Any) -> Event:
+def an_interaction(
+    event_id: str = "n1", at: int = T0 + 2 * MINUTE, user_id: str = "u1", **fields: Any
+) -> Event:
     """A click on imp-i1."""
     return {
         "event_id": event_id, "at": at, "user_id": user_id, "impression_id": "imp-i1", "item_id": None,
@@ -110,7 +111,9 @@ class Run:
     def totals(self) -> dict[tuple[str, str, str, str], Counter[str]]:
         """By (experiment, arm, dimension, value)."""
         names = TABLES["totals"][1]
-        rows = {k: Counter(dict(zip(names, map(int, v), strict=True))) for k, v in self.rows["totals"].items()}
+        rows = {
+            k: Counter(dict(zip(names, map(int, v), strict=True))) for k, v in self.rows["totals"].items()
+        }
         return {k: v for k, v in rows.items() if any(v.values())}
 
     def total(self, experiment: str = "e1", arm: str = "treatment", slice: str = "all") -> Counter[str]:

@@ -1,7 +1,7 @@
 """The meaning of the numbers in interpreted Python, as plain as possible: what the engine is held against.
 
-It keeps every event as a dict, walks all of them for everything, and computes totals from scratch. Events leave by the same
-rule as in the engine (the horizon passes the newest event of their step); what a leaving event contributed stays.
+It keeps every event as a dict, walks all of them for everything, and computes totals from scratch. Events leave by the
+same rule as in the engine (the horizon passes the newest event of their step); what a leaving event contributed stays.
 """
 
 from collections import Counter, defaultdict
@@ -54,7 +54,9 @@ class Oracle:
 
     # ---- steps
 
-    def step(self, events: dict[Topic, list[tuple[Event, int]]], planned_at: int, caught_up: tuple[bool, ...]) -> None:
+    def step(
+        self, events: dict[Topic, list[tuple[Event, int]]], planned_at: int, caught_up: tuple[bool, ...]
+    ) -> None:
         """events: by topic (event or None when undecodable, Kafka record time)."""
         self._leave()
         self._freeze()
@@ -296,7 +298,9 @@ class Oracle:
             if arm is None:
                 continue
             first = self._earliest(event["user_id"], e)
-            counts = Counter(clicks=int(event["kind"] == "click"), conversions=int(self._is_conversion(event)))
+            counts = Counter(
+                clicks=int(event["kind"] == "click"), conversions=int(self._is_conversion(event))
+            )
             if event["kind"] in self.d.conversion_kinds:
                 if event["currency"] in (None, self.d.experiment(e).currency or self.d.currency):
                     counts["revenue"] += event["value_minor"] or 0
@@ -338,7 +342,9 @@ class Oracle:
             out.update(frozen)
         return {k: v for k, v in out.items() if any(v.values())}
 
-    def _add_user(self, out: dict[Any, Counter[str]], users: dict[Any, Counter[str]], user: str, e: str) -> None:
+    def _add_user(
+        self, out: dict[Any, Counter[str]], users: dict[Any, Counter[str]], user: str, e: str
+    ) -> None:
         policy, mixed, first = self.d.experiment(e).policy, self._mixed(user, e), self._earliest(user, e)
         slices = self._slices_of(first)
         if mixed:
@@ -372,7 +378,9 @@ class Oracle:
             )
             self._spread(out, e, arm, slices, counts)
 
-    def _spread(self, out: dict[Any, Counter[str]], e: str, arm: str, slices: tuple[str, ...], c: Counter[str]) -> None:
+    def _spread(
+        self, out: dict[Any, Counter[str]], e: str, arm: str, slices: tuple[str, ...], c: Counter[str]
+    ) -> None:
         out[e, arm, "all", ""].update(c)
         for dimension, value in zip(USER_DIMENSIONS, slices, strict=True):
             out[e, arm, dimension, value].update(c)

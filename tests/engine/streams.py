@@ -5,7 +5,17 @@ from dataclasses import dataclass
 
 from stream.contracts.definitions import Arm, Definitions, Experiment, Policy
 from stream.contracts.topics import Topic
-from tests.engine.makers import DAY, HOUR, MINUTE, T0, Arrival, Event, an_assignment, an_impression, an_interaction
+from tests.engine.makers import (
+    DAY,
+    HOUR,
+    MINUTE,
+    T0,
+    Arrival,
+    Event,
+    an_assignment,
+    an_impression,
+    an_interaction,
+)
 from tests.engine.oracle import Oracle
 
 Given = dict[Topic, list[Arrival]]
@@ -59,7 +69,9 @@ class World:
         if kind < 0.09:
             topic = r.choice(list(Topic))
             return topic, r.randbytes(r.randrange(40))
-        topic, event = self._assignment(at) if kind < 0.27 else self._shown(at) if kind < 0.62 else self._done(at)
+        topic, event = (
+            self._assignment(at) if kind < 0.27 else self._shown(at) if kind < 0.62 else self._done(at)
+        )
         self.sent.append((topic, event))
         return topic, event
 
@@ -98,7 +110,8 @@ class World:
         user, name, item = self.user(), None, None
         if self.impressions and r.random() < 0.7:
             shown = r.choice(self.impressions[-20:])
-            at = shown["at"] + r.choice([0, 1, -5 * MINUTE, -5 * MINUTE - 1, r.randrange(HOUR), HOUR, HOUR + 1, DAY, DAY + 1])
+            edges = (0, 1, -5 * MINUTE, -5 * MINUTE - 1, HOUR, HOUR + 1, DAY, DAY + 1)
+            at = shown["at"] + r.choice((r.randrange(HOUR), *edges))
             at = max(at, T0 - DAY)
             user = shown["user_id"] if r.random() < 0.9 else user
             name = shown["impression_id"]
@@ -146,6 +159,7 @@ def in_steps(stream: list[tuple[Topic, Arrival]], sizes: list[int]) -> list[Give
 def oracle_step(oracle: Oracle, given: Given, planned_at: int, caught_up: tuple[bool, ...]) -> None:
     """The same step for the oracle: raw bytes are no event."""
     plain = {
-        topic: [(event if isinstance(event, dict) else None, at) for event, at in items] for topic, items in given.items()
+        topic: [(event if isinstance(event, dict) else None, at) for event, at in items]
+        for topic, items in given.items()
     }
     oracle.step(plain, planned_at, caught_up)

@@ -14,7 +14,11 @@ from tests.engine.streams import CAUGHT_UP, Given, arrivals, definitions, in_ste
 
 SEEDS = st.integers(0, 10**6)
 SIZES = st.lists(st.integers(1, 80), min_size=1, max_size=4)
-COUNT_NAMES = {"clicked": "clicked_impressions", "converted": "converted_impressions", "revenue": "revenue_minor"}
+COUNT_NAMES = {
+    "clicked": "clicked_impressions",
+    "converted": "converted_impressions",
+    "revenue": "revenue_minor",
+}
 
 
 def planned_at(step: Given) -> int:
@@ -37,14 +41,17 @@ def assert_equal(run: Run, oracle: Oracle) -> None:
         assert {n: c for n, c in totals[key].items() if c} == {n: c for n, c in counts.items() if c}, key
     panes = run.panes()
     wanted = {
-        key: {COUNT_NAMES.get(n, n): c for n, c in counts.items() if c} for key, counts in oracle.panes().items()
+        key: {COUNT_NAMES.get(n, n): c for n, c in counts.items() if c}
+        for key, counts in oracle.panes().items()
     }
     assert {k: {n: c for n, c in v.items() if c} for k, v in panes.items()} == wanted
     ledger = run.ledger()
     assert {k: dict(v) for k, v in ledger.items()} == {k: dict(v) for k, v in oracle.outcomes().items() if v}
 
 
-def compare(seed: int, events: int, span: int, disorder: int, sizes: list[int], **settings_: int) -> tuple[Run, Oracle]:
+def compare(
+    seed: int, events: int, span: int, disorder: int, sizes: list[int], **settings_: int
+) -> tuple[Run, Oracle]:
     rules = definitions(**settings_)
     run, oracle = Run(rules), Oracle(rules)
     rand = random.Random(seed)
@@ -70,7 +77,13 @@ def test_engine_equals_oracle_when_nothing_is_late(seed: int, sizes: list[int]) 
 @given(seed=SEEDS, sizes=SIZES)
 def test_engine_equals_oracle_with_late_events_and_expiry(seed: int, sizes: list[int]) -> None:
     compare(
-        seed, 250, 6 * HOUR, 40 * MINUTE, sizes, allowed_lateness_ms=30 * MINUTE, attribution_window_ms=45 * MINUTE
+        seed,
+        250,
+        6 * HOUR,
+        40 * MINUTE,
+        sizes,
+        allowed_lateness_ms=30 * MINUTE,
+        attribution_window_ms=45 * MINUTE,
     )
 
 
@@ -88,7 +101,9 @@ def test_cutting_into_steps_changes_nothing_when_nothing_is_late(seed: int, size
 
 @settings(max_examples=25, deadline=None)
 @given(seed=SEEDS, sizes=SIZES)
-def test_any_order_of_arrival_gives_the_same_numbers_when_nothing_is_late(seed: int, sizes: list[int]) -> None:
+def test_any_order_of_arrival_gives_the_same_numbers_when_nothing_is_late(
+    seed: int, sizes: list[int]
+) -> None:
     rand = random.Random(seed)
     stream = arrivals(seed, 150, 3 * HOUR, 20 * MINUTE)
     # Impressions that share an impression_id differ: which of them is the first is a matter of order.
@@ -110,7 +125,9 @@ def test_any_order_of_arrival_gives_the_same_numbers_when_nothing_is_late(seed: 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=SEEDS, sizes=SIZES, cut=st.integers(0, 10))
-def test_an_engine_loaded_from_an_export_puts_out_the_same_bytes(seed: int, sizes: list[int], cut: int) -> None:
+def test_an_engine_loaded_from_an_export_puts_out_the_same_bytes(
+    seed: int, sizes: list[int], cut: int
+) -> None:
     rules = definitions(allowed_lateness_ms=30 * MINUTE, attribution_window_ms=45 * MINUTE)
     steps = in_steps(arrivals(seed, 200, 5 * HOUR, 40 * MINUTE), sizes)
     first = run_steps(Run(rules), steps[:cut])
@@ -144,6 +161,8 @@ def test_a_long_stream_with_growth_and_expiry_equals_the_oracle(seed: int) -> No
         attribution_window_ms=45 * MINUTE,
     )  # fmt: skip
     ledger = run.outcomes(Topic.INTERACTIONS)
-    assert all(ledger[name] for name in ("counted", "late", "duplicate", "rejected", "attributed", "no_reference"))
+    assert all(
+        ledger[name] for name in ("counted", "late", "duplicate", "rejected", "attributed", "no_reference")
+    )
     assert all(ledger[name] for name in ("unknown_impression", "other_user", "outside_window"))
     assert len(oracle.impressions) < 400
