@@ -85,7 +85,7 @@ class Moments:
             ("spp", self.cpp, self.spp),
         )
         for name, c, square in squares:
-            rounding = 0 if isinstance(c, int) else ROUNDING * self.n * abs(square)
+            rounding = 0 if isinstance(c, int) else ROUNDING * self.n * square
             if c < -rounding:
                 return name, f"is impossible: n * {name} must be at least {name[:2]} squared"
         for name, c, a, b in (("sxy", self.cxy, self.cxx, self.cyy), ("sxp", self.cxp, self.cxx, self.cpp)):

@@ -29,10 +29,10 @@ class Plan:
     def __post_init__(self) -> None:
         if self.difference == 0 or not math.isfinite(self.difference):
             raise ValueError("the difference to find must not be 0")
-        if not (self.control_variance >= 0 and self.arm_variance >= 0 and self.spread > 0):
-            raise ValueError("the variances must not be negative, nor both 0")
         if not (0 < self.control_share < 1 and 0 < self.power < 1):
             raise ValueError("share and power must be between 0 and 1")
+        if not (self.control_variance >= 0 and self.arm_variance >= 0 and self.spread > 0):
+            raise ValueError("the variances must not be negative, nor both 0")
 
     @classmethod
     def of_proportion(
