@@ -3,6 +3,7 @@
 Nothing of a run becomes visible before all of it was counted, so a run that dies leaves the folder as it was.
 """
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.app.engines import Engines, LiveEngine
-from stream.contracts.avro import Encoder
+from stream.contracts import avro
 from stream.contracts.definitions import Definitions
 from stream.contracts.files import BadRecord, read_events
 from stream.contracts.reasons import Reason, status_of
@@ -133,7 +134,7 @@ def _resume(
             "count the files into a new folder."
         )
     engine = engines.load(PARTITION, definitions, arrays)
-    why = incompatible(engine.definitions, definitions, engine.experiments_with_data())
+    why = incompatible(engine.definitions, definitions, engine.experiments_with_data(), max(engine.newest_ms))
     if why is not None:
         raise ConfigurationError(why)
     return engine, snapshot.mark.offsets
@@ -144,7 +145,7 @@ def _resume(
 
 def _sorted(topic: Topic, paths: Sequence[Path], first_offset: int, progress: Progress) -> _Sorted:
     read = _Read()
-    encoder = Encoder(topic)
+    encoder = avro.Encoder(topic)
     for path in paths:
         _read_file(path, topic, encoder, read, progress)
     at = np.array(read.at, np.int64)
@@ -159,7 +160,7 @@ def _sorted(topic: Topic, paths: Sequence[Path], first_offset: int, progress: Pr
     )
 
 
-def _read_file(path: Path, topic: Topic, encoder: Encoder, read: _Read, progress: Progress) -> None:
+def _read_file(path: Path, topic: Topic, encoder: avro.Encoder, read: _Read, progress: Progress) -> None:
     line = 0
     for event in read_events(path, topic):
         if isinstance(event, BadRecord):
@@ -255,7 +256,8 @@ def _rejected_by_engine(outputs: Outputs, topics: list[_Sorted]) -> list[BadReco
     for word, offset, reason, name, rule, payload in zip(*columns, strict=True):
         one = by_word[word]
         path, line = one.places[offset - one.first_offset - len(one.bad)]
-        found.append(BadRecord(path, line, name, rule, Reason[reason.upper()], payload))
+        raw = json.dumps(avro.decode(one.topic, payload), ensure_ascii=False).encode()
+        found.append(BadRecord(path, line, name, rule, Reason[reason.upper()], raw))
     return found
 
 

@@ -7,10 +7,12 @@ from stream.contracts.definitions import Definitions, Experiment
 _FIXED = ("policy", "surfaces")
 
 
-def incompatible(old: Definitions, new: Definitions, experiments: Collection[str]) -> str | None:
+def incompatible(
+    old: Definitions, new: Definitions, experiments: Collection[str], newest_ms: int = -1
+) -> str | None:
     """Why a state made under `old` cannot go on under `new`, as a sentence that says what to do; None if it can.
 
-    experiments: names of those that have data; any of the others may still change.
+    experiments: names of those that have data; any of the others may still change. newest_ms: of the events so far.
     """
     if old.slice_dimensions != new.slice_dimensions:
         return (
@@ -23,6 +25,12 @@ def incompatible(old: Definitions, new: Definitions, experiments: Collection[str
             was, wanted = getattr(before, field), getattr(after, field)
             if was != wanted:
                 return _refusal(name, field, was, wanted)
+        ends = [end for end in (before.ends_at_ms, after.ends_at_ms) if end is not None]
+        if before.ends_at_ms != after.ends_at_ms and min(ends) <= newest_ms:
+            return (
+                f"Experiment {name} has events after the end it had or gets: an end can only be moved, set or taken "
+                "away before events reach it. Change ends_at back, or start over with --new-generation."
+            )
         was, wanted = _currency(old, before), _currency(new, after)
         if was != wanted:
             return _refusal(name, "currency", was, wanted)

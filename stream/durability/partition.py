@@ -308,7 +308,9 @@ class Partition:
         if self._current.definitions == self._definitions_digest or not self.step:
             return
         old = self._definitions(self._current.definitions)
-        if refusal := incompatible(old, self._owner.definitions, self.machine.experiments_with_data()):
+        machine = self.machine
+        known, newest = machine.experiments_with_data(), max(machine.newest_ms)
+        if refusal := incompatible(old, self._owner.definitions, known, newest):
             raise ConfigurationError(refusal)
 
     # State

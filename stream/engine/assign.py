@@ -251,7 +251,11 @@ def apply_assignments(t, start, status, users, experiments, arms, at, buf, event
         known = a >= 0 and t.assigned[a].experiment == e
         if known and t.policy[e] != AS_OF and not matters_single(t, a, arms[i], at[i], buf, id_pos, id_len):
             continue
-        if known and t.policy[e] == AS_OF and repeats_as_of(t, u, previous, a, e, arms[i], at[i], buf, id_pos, id_len):
+        if (
+            known
+            and t.policy[e] == AS_OF
+            and repeats_as_of(t, u, previous, a, e, arms[i], at[i], buf, id_pos, id_len)
+        ):
             continue
         while a >= 0 and t.assigned[a].experiment == e and known:
             length += 1

@@ -28,7 +28,6 @@ from stream.engine.layout import (
 from stream.engine.names import Names
 from stream.engine.outputs import COUNTS, DEAD_LETTERS, TOTALS, Chunk, Outputs, Table
 from stream.engine.outputs import LEDGER as LEDGER_TABLE
-from stream.engine.primitives import int128_of
 from stream.engine.screen import HOUR_MS
 from stream.engine.tables import Store
 
@@ -112,6 +111,7 @@ class Emitter:
 
     def outputs(self, step: int, rows: int, clock_ms: int, horizon_ms: int) -> Outputs:
         """Fold the step's changes and put out what they touched."""
+        self.clock_ms = clock_ms  # what a wide step touched last is not quiet yet
         self._fold()
         tables = {
             "panes": self._panes(),
@@ -189,7 +189,7 @@ class Emitter:
         for place, name in enumerate(TOTALS[1]):
             words = self.totals.sums[i, _MOMENT_ORDER[place]]
             small = place < SMALL_SUMS and name != "revenue_minor"
-            table[name] = words[:, 0].copy() if small else [int128_of(pair) for pair in words]
+            table[name] = words[:, 0].copy() if small else words
         return table
 
     def _ledger(self) -> Table:

@@ -21,6 +21,7 @@ from stream.engine.attribute import (
 from stream.engine.batch import NULL, TEXT_MASK, TEXT_SHIFT, Batch
 from stream.engine.emit import USER_DIMENSIONS, Emitter
 from stream.engine.experiments import Experiments
+from stream.engine.fold import CODES
 from stream.engine.items import index_items
 from stream.engine.layout import (
     BY_IMPRESSION,
@@ -297,7 +298,7 @@ class Engine:
 
     def _kinds(self) -> I64:
         """What each code of a kind means."""
-        classes = np.zeros(MAX_SLICE_VALUES + 2, np.int64)
+        classes = np.zeros(CODES, np.int64)
         classes[self._dictionary("kind").code_of(CLICK_KIND)] = CLICK
         for kind in self.definitions.conversion_kinds:
             classes[self._dictionary("kind").code_of(kind)] |= CONVERSION

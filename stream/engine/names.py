@@ -8,6 +8,7 @@ from stream.engine.index import power_of_two, slots_for
 from stream.engine.screen import encode_names
 
 UNKNOWN, OTHER = "__unknown__", "__other__"  # codes 0 and 1
+DECLARED = 20  # codes beyond the limit for names that settings or experiments declare
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -21,22 +22,26 @@ class Names:
         self.key = key
         self.limit = limit + 2
         self.names: list[str] = []
-        self._keys = np.zeros(power_of_two(self.limit + 2), np.uint64)
-        self._slots = np.zeros(slots_for(self.limit + 2), np.uint64)
+        self._keys = np.zeros(power_of_two(self.limit + DECLARED + 2), np.uint64)
+        self._slots = np.zeros(slots_for(self.limit + DECLARED + 2), np.uint64)
         for name in names or (UNKNOWN, OTHER):
             self.code_of(name)
 
     def code_of(self, text: str) -> int:
-        """The code of one text, added if it is new and there is room."""
+        """The code of a declared text, added if it is new; junk that came before must not crowd it out."""
         raw = np.frombuffer(text.encode() + bytes(SPARE_BYTES), np.uint8)
-        return int(self.encode(raw, np.array([len(raw) - SPARE_BYTES]), np.zeros(1, np.int64))[0])
+        packed = np.array([len(raw) - SPARE_BYTES])
+        return int(self._encode(raw, packed, np.zeros(1, np.int64), self.limit + DECLARED)[0])
 
     def encode(self, buf: npt.NDArray[np.uint8], packed: I64, status: I64) -> I64:
         """Codes, int64 (rows,), of a packed text column; 0 where status is not 0."""
+        return self._encode(buf, packed, status, self.limit)
+
+    def _encode(self, buf: npt.NDArray[np.uint8], packed: I64, status: I64, limit: int) -> I64:
         codes = np.zeros(len(packed), np.int64)
         fresh = np.empty(len(packed), np.int64)
         added = encode_names(
-            buf, packed, status, self.key, self._slots, self._keys, len(self.names), self.limit, codes, fresh
+            buf, packed, status, self.key, self._slots, self._keys, len(self.names), limit, codes, fresh
         )
         for i in fresh[:added]:
             start = int(packed[i]) >> TEXT_SHIFT

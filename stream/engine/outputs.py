@@ -24,7 +24,7 @@ PANES = (
     ("experiment", "arm", "dimension", "value", "pane_seconds", "pane_start_ms", "fragment"),
     COUNTS,
 )
-# Sums over users; the squares and products are Int128.
+# Sums over users. Revenue, squares and products are two words: int64 (rows, 2), low and high.
 MOMENTS = (
     "impressions_sq", "clicked_sq", "clicked_x_impressions", "converted_sq", "converted_x_impressions",
     "clicks_sq", "conversions_sq", "revenue_sq", "revenue_x_conversions",

@@ -34,3 +34,11 @@ def test_a_file_that_says_what_held_without_it_is_fine() -> None:
 def test_what_only_holds_from_now_on_may_change() -> None:
     new = Definitions(attribution_window_ms=1, allowed_lateness_ms=2, conversion_kinds=("order",))
     assert incompatible(Definitions(), new, ["exp"]) is None
+
+
+def test_an_end_may_move_only_while_no_event_has_reached_it() -> None:
+    old, new = with_experiment(ends_at_ms=2_000), with_experiment(ends_at_ms=3_000)
+    assert incompatible(old, new, ["exp"], newest_ms=1_999) is None
+    assert "ends_at" in (incompatible(old, new, ["exp"], newest_ms=2_000) or "")
+    assert "ends_at" in (incompatible(old, with_experiment(), ["exp"], newest_ms=2_500) or "")
+    assert incompatible(with_experiment(), new, ["exp"], newest_ms=2_500) is None

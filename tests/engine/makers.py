@@ -14,6 +14,7 @@ from stream.contracts.versions import newest
 from stream.engine.batch import Batch
 from stream.engine.engine import Engine, Step
 from stream.engine.outputs import COUNTS, TABLES, Outputs
+from stream.engine.primitives import int128_of
 from stream.intake.avro_program import Program
 from stream.intake.decode import columns_of, decode
 
@@ -63,6 +64,11 @@ def a_batch(topic: Topic, arrivals: Sequence[Arrival], first_offset: int = 0, pa
     return decode(topic, columns, PROGRAMS[topic], partition=0, partitions=partitions)
 
 
+def plain(column: Any) -> list[Any]:
+    """A column as a list; two-word integers become one."""
+    return [int128_of(pair) for pair in column] if np.ndim(column) == 2 else list(column)
+
+
 class Run:
     """An engine, the steps it took, and the newest version of every row it put out."""
 
@@ -103,7 +109,7 @@ class Run:
         outputs = self.engine.execute(Step(number, planned_at, caught_up, self.definitions), batches)
         for name, (keys, values) in TABLES.items():
             table = outputs.tables[name]
-            columns = [list(table[column]) for column in (*keys, *values)]
+            columns = [plain(table[column]) for column in (*keys, *values)]
             for row in zip(*columns, strict=True):
                 self.rows[name][row[: len(keys)]] = row[len(keys) :]
         return outputs

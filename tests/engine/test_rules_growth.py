@@ -118,7 +118,10 @@ def test_repeated_assignments_cost_no_memory_under_exclude_and_first() -> None:
 def test_repeated_assignments_under_as_of_do_not_walk_the_events_and_still_are_in_force() -> None:
     run = Run(Definitions(experiments=(Experiment(name="e1", policy=Policy.AS_OF),)))
     n = 1_000
-    run.step(impressions=[an_impression(f"i{k}", T0 + k) for k in range(n)], assignments=[an_assignment("a0", arm="a")])
+    run.step(
+        impressions=[an_impression(f"i{k}", T0 + k) for k in range(n)],
+        assignments=[an_assignment("a0", arm="a")],
+    )
     started = time.process_time()
     run.step(assignments=[an_assignment(f"a{k}", T0 + 2 * k, arm="a") for k in range(1, n // 2)])
     assert time.process_time() - started < 2

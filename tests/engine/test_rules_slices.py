@@ -137,3 +137,20 @@ def test_under_as_of_every_arm_has_the_slice_of_the_earliest_assignment() -> Non
     assert run.total(arm="b", slice="country=US")["impressions"] == 1
     assert run.total(arm="b", slice="country=DE") == {}
     assert run.total(arm="a", slice="country=US")["assigned_users"] == 1
+
+
+def test_a_declared_kind_or_surface_is_not_crowded_out_by_a_thousand_others() -> None:
+    first, then = Definitions(), Definitions(conversion_kinds=("order",))
+    run = Run(first)
+    run.step(
+        assignments=[an_assignment()],
+        interactions=[an_interaction(f"n{i}", kind=f"junk{i}", impression_id=None) for i in range(1_100)],
+    )
+    run.definitions = then
+    run.step(
+        interactions=[
+            an_interaction("wish", kind="wish", impression_id=None),
+            an_interaction("order", kind="order", impression_id=None),
+        ]
+    )
+    assert run.total()["conversions"] == 1
