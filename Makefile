@@ -4,7 +4,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: demo test lint format bench clean help
+.PHONY: demo test lint format bench validity clean help
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile
@@ -27,6 +27,9 @@ format: .venv/.installed ## Format and fix what can be fixed
 
 bench: .venv/.installed ## Events per second through Kafka, worker and ClickHouse, with the result checked
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+validity: .venv/.installed ## False alarms, coverage and power of the intervals, into docs/validity.md
+	@$(BIN)/python -m benchmarks.validity $(ARGS)
 
 clean: ## Remove everything that was made
 	@rm -rf .venv .services .demo build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

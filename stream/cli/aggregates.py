@@ -116,9 +116,10 @@ def _parsed(path: Path, number: int, line: bytes) -> Aggregate:
         fields = json.loads(line, parse_float=Decimal, parse_constant=_refuse)
         aggregate = Aggregate.model_validate(fields)
     except ValidationError as error:
-        first = violations(error)[0]
-        got = f" (got {first.value})" if first.value else ""
-        raise _wrong(path, number, first.field.split(".")[0], first.rule + got) from None
+        first, value = violations(error)[0], error.errors()[0]["input"]
+        written = str(value) if isinstance(value, Decimal) else first.value
+        rule = f"{first.rule} (got {written})" if written else first.rule
+        raise _wrong(path, number, first.field.split(".")[0], rule) from None
     except ValueError as error:  # json's errors, and digits or bytes that Python refuses
         raise _wrong(path, number, "", f"the line is not valid JSON: {error}") from None
     if wrong := aggregate.wrong():

@@ -1,0 +1,1 @@
+"""Simulated experiments: what the intervals promise, and whether they keep it."""
