@@ -1,5 +1,6 @@
 """Where outputs go: ClickHouse, the partials topic and the dead-letter topic, behind one Sink."""
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -41,6 +42,7 @@ class KafkaOutlet:
         self._in = 0
         self._out = 0
         self._acked: dict[int, int] = {}
+        self._flushing = asyncio.Lock()
 
     @property
     def is_full(self) -> bool:
@@ -58,14 +60,15 @@ class KafkaOutlet:
 
     async def flush(self) -> None:
         """Produce all that waits now. Raises what Kafka's client raises; then everything unacknowledged stays."""
-        for _ in range(len(self._waiting)):
-            partition, step, messages = self._waiting[0]
-            sent = [await self._send(message) for message in messages]
-            for acknowledged in sent:
-                await acknowledged
-            self._waiting.popleft()
-            self._out += len(messages)
-            self._acked[partition] = max(step, self.acked(partition))
+        async with self._flushing:  # a second flush would take what the first has not sent
+            for _ in range(len(self._waiting)):
+                partition, step, messages = self._waiting[0]
+                sent = [await self._send(message) for message in messages]
+                for acknowledged in sent:
+                    await acknowledged
+                self._waiting.popleft()
+                self._out += len(messages)
+                self._acked[partition] = max(step, self.acked(partition))
 
 
 class ClickHouse(Protocol):

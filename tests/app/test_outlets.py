@@ -25,6 +25,7 @@ class Producer:
 
     async def send(self, message: Message) -> Awaitable[object]:
         self.sent.append(message)
+        await asyncio.sleep(0)
         return self._acknowledge()
 
     async def _acknowledge(self) -> None:
@@ -69,6 +70,20 @@ def test_a_step_is_acknowledged_only_when_both_have_it() -> None:
     assert sink.acked(1) == 7
     rows.step = 6
     assert sink.acked(1) == 6
+
+
+def test_two_flushes_at_once_send_every_step_once_and_lose_none() -> None:
+    producer = Producer()
+
+    async def both() -> None:
+        _, kafka = outlets(producer, Rows())
+        for step in (1, 2, 3):
+            kafka.put(0, step, [Message("t", b"k", str(step).encode())])
+        await asyncio.gather(kafka.flush(), kafka.flush())
+        assert kafka.acked(0) == 3
+
+    asyncio.run(both())
+    assert [message.value for message in producer.sent] == [b"1", b"2", b"3"]
 
 
 def test_partials_go_to_the_partition_of_their_experiment_with_the_step_as_version() -> None:
