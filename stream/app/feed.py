@@ -7,6 +7,7 @@ from stream.intake.transport import Fetched
 
 MAX_ROWS = 100_000
 MAX_BYTES = 8 << 20  # as fetched
+LOST_SECONDS = 10.0  # nothing comes although the topic has more
 
 
 class Feed:
@@ -24,6 +25,8 @@ class Feed:
         self.next_offset = 0  # where the next item begins
         self.end: int | None = None
         self.has_lost = False  # an item is missing: seek again to next_offset
+        self._stands_at = -1  # next_offset
+        self._stands_since = 0.0  # uptime
 
     @property
     def rows(self) -> int:
@@ -66,6 +69,17 @@ class Feed:
         self._in[0] += fetched.rows
         self._in[1] += size_of(fetched)
         self._items.append(fetched)
+
+    def notice_loss(self, uptime: float) -> None:
+        """Take an item for lost when the topic has more and nothing has come for a while.
+
+        The last one before a silence has no follower that would tell. uptime: seconds that never step back.
+        """
+        lacks = self.end is not None and self.next_offset < self.end and self.has_room
+        if not lacks or self._stands_at != self.next_offset:
+            self._stands_at, self._stands_since = self.next_offset, uptime
+        elif uptime - self._stands_since > LOST_SECONDS:
+            self.has_lost = True
 
     def peek(self) -> Fetched | None:
         """The oldest item."""

@@ -183,11 +183,11 @@ class Worker:
     async def _attend(self, consumer: Seeks, held: Held) -> None:
         if not held.is_running:
             await self._take_over(consumer, held)
+        self._observe_ends(consumer, held)
         if any(feed.has_lost for feed in held.feeds):
             await self._seek_again(consumer, held)
         if not held.is_running:
             return
-        self._observe_ends(consumer, held)
         async with self._stepping:
             if await asyncio.to_thread(held.turn, self._decoder, self.counters):
                 self._enough.set()
@@ -244,6 +244,7 @@ class Worker:
             end = consumer.highwater(self._tp(topic, held.partition.number))
             if end is not None:
                 held.feeds[topic].end = max(end, held.feeds[topic].end or 0)
+            held.feeds[topic].notice_loss(self._uptime())
 
     # The end
 

@@ -1,7 +1,7 @@
 import pytest
 
 from stream.app import feed as feeds
-from stream.app.feed import Feed
+from stream.app.feed import LOST_SECONDS, Feed
 from tests.app.fakes import a_fetched
 from tests.durability.fakes import Record
 
@@ -61,3 +61,19 @@ def test_a_full_feed_has_no_room(limit: str, monkeypatch: pytest.MonkeyPatch) ->
     assert feed.has_room
     feed.accept(a_fetched(records=(Record(0, 1, "a"), Record(1, 1, "b"))))
     assert not feed.has_room
+
+
+def test_a_lost_item_that_nothing_follows_is_noticed_by_the_silence() -> None:
+    feed = Feed()
+    feed.restart(1, 0)
+    feed.end = 3
+    feed.notice_loss(100.0)
+    feed.notice_loss(100.0 + LOST_SECONDS)
+    assert not feed.has_lost
+    feed.notice_loss(100.1 + LOST_SECONDS)
+    assert feed.has_lost
+    feed.resume(2)
+    feed.accept(a_fetched(epoch=2, next_offset=3, end_offset=3))
+    feed.notice_loss(101.0 + 2 * LOST_SECONDS)
+    feed.notice_loss(102.0 + 9 * LOST_SECONDS)
+    assert not feed.has_lost
