@@ -198,6 +198,8 @@ class Worker:
         number = held.partition.number
         async with self._stepping:
             await asyncio.to_thread(held.partition.recover)
+        if assignment != self._assignment or not held.is_assigned:
+            return  # the next assignment may not even contain it
         offsets = self._offsets(held.partition)
         positions = {self._tp(topic, number): offsets[topic] for topic in Topic}
         epochs = await consumer.seek_stamped(positions)
