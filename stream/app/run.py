@@ -177,5 +177,7 @@ def _log_to_stderr() -> None:
     )
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # only used at the start; its errors are raised as well
+    logging.getLogger("kafka").setLevel(
+        logging.CRITICAL
+    )  # only used at the start; its errors are raised as well
     limit_repeats()
