@@ -30,7 +30,7 @@ Both arms are the same. At most 5 % of the experiments may ever be called signif
 
 *Events as units*: the z-test of two proportions that takes impressions for independent. *Fixed*: Welch's t-test with
 users as units; at one planned look it keeps its promise, at 100 looks it cannot. *Always-valid*: the promise holds over
-all looks together.
+all looks together. *Lift excludes 0*: no verdict should rest on it, for the reason given under coverage.
 
 ## Coverage
 
@@ -38,9 +38,9 @@ The arm clicks 20 % more. The interval should hold the truth in at least 95 % of
 
 {coverage}
 
-The lift divides by the control's value, and its delta formula is good only once that value is well known. Early, and
-for rare or heavy-tailed metrics, it misses too often: read the lift for its size, and the absolute difference for
-whether there is one.
+The lift divides by the control's value, and the delta method is good only once that value is well known: from ten of its
+own standard errors on, the interval holds. Before that, which for rare and heavy-tailed metrics is long, it misses too
+often. Read the lift for its size, and the absolute difference for whether there is one.
 
 ## Power
 
