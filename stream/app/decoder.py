@@ -11,6 +11,11 @@ from stream.intake.transport import Fetched
 
 log = logging.getLogger(__name__)
 
+# Poison may put any number where the schema id stands. Real ids are small, so the smallest are asked about first.
+LOOK_UPS = 100  # new ids asked about in one fetch
+MOST_UNKNOWN = 100_000  # ids remembered as known to nobody
+MOST_WARNINGS = 20
+
 
 class Decoder:
     """Decodes for all partitions; grows a program per topic. Not thread-safe."""
@@ -19,6 +24,7 @@ class Decoder:
         self._schemas = schemas
         self._partitions = partitions
         self._programs = {topic: Program.of(topic, {}) for topic in Topic}
+        self._unknown: set[int] = set()
 
     def decode(self, topic: Topic, fetched: Fetched) -> Batch:
         """Every record with a status.
@@ -26,20 +32,24 @@ class Decoder:
         Raises Unavailable when the registry does not answer about a new schema id, UnreadableRecords.
         """
         columns = fetched.columns()
-        for schema_id in sorted(unknown_ids(columns, self._programs[topic])):
+        new = unknown_ids(columns, self._programs[topic]) - self._unknown
+        for schema_id in sorted(new)[:LOOK_UPS]:
             self._learn(topic, schema_id)
         program = self._programs[topic]
         return decode(topic, columns, program, partition=fetched.tp.partition, partitions=self._partitions)
 
     def _learn(self, topic: Topic, schema_id: int) -> None:
-        program = self._programs[topic]
         schema = self._schemas.resolve(schema_id)
         if schema is None:
-            program = program.refusing(
-                schema_id, f"schema id {schema_id} is neither in schemas/ nor in the registry"
-            )
-        else:
-            program = program.adding(schema_id, schema)
+            if len(self._unknown) >= MOST_UNKNOWN:
+                self._unknown.clear()
+            self._unknown.add(schema_id)
+            if len(self._unknown) <= MOST_WARNINGS:
+                log.warning(
+                    "Records of %s are rejected: schema id %d is neither in schemas/ nor in the registry.",
+                    topic.word, schema_id,
+                )  # fmt: skip
+            return
+        program = self._programs[topic] = self._programs[topic].adding(schema_id, schema)
         if why := program.refused.get(schema_id):
             log.warning("Records of %s are rejected: %s.", topic.word, why)
-        self._programs[topic] = program
