@@ -39,8 +39,8 @@ The arm clicks 20 % more. The interval should hold the truth in at least 95 % of
 {coverage}
 
 The lift divides by the control's value, and the delta method is good only once that value is well known: from ten of
-its own standard errors on, the interval holds. Before that, which for rare and heavy-tailed metrics is long, it misses too
-often. Read the lift for its size, and the absolute difference for whether there is one.
+its own standard errors on, the interval holds. Before that, which for rare and heavy-tailed metrics is long, it
+misses too often. Read the lift for its size, and the absolute difference for whether there is one.
 
 ## Power
 
