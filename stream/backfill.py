@@ -18,7 +18,7 @@ from stream.contracts import avro
 from stream.contracts.definitions import Definitions
 from stream.contracts.files import BadRecord, read_events
 from stream.contracts.reasons import Reason, status_of
-from stream.contracts.topics import FIELDS, Topic
+from stream.contracts.topics import DEFAULT_PREFIX, FIELDS, Topic
 from stream.contracts.versions import newest
 from stream.durability.compatibility import incompatible
 from stream.durability.identity import Cluster, Deployment, InputTopic, open_deployment
@@ -51,6 +51,7 @@ CLUSTER = Cluster(
     ),
     partitions=1,
 )
+NAMES = {topic.word: DEFAULT_PREFIX + topic.word for topic in Topic}  # as if they had come through Kafka
 CAUGHT_UP = (True, True, True)
 REPORT_EVERY = 20_000
 
@@ -190,7 +191,7 @@ def _count(
     def take(batches: dict[Topic, list[Batch]]) -> Outputs:
         outputs = engine.execute(Step(engine.step + 1, now_ms, CAUGHT_UP, definitions), batches)
         origins = Origins.of(np.full(outputs.rows, now_ms, np.int64))
-        emissions.append(Emission(generation, PARTITION, outputs, now_ms, 0, origins))
+        emissions.append(Emission(generation, PARTITION, outputs.with_topics(NAMES), now_ms, 0, origins))
         return outputs
 
     if bad:

@@ -28,7 +28,7 @@ from pydantic_settings import (
 
 from stream.contracts.definitions import Definitions, duration_ms, load_experiments
 from stream.contracts.models import Currency
-from stream.contracts.topics import Topic
+from stream.contracts.topics import DEFAULT_PREFIX, Topic
 from stream.contracts.violations import violations
 from stream.errors import ConfigurationError
 
@@ -115,7 +115,7 @@ class Settings(BaseSettings):
         default_factory=_default_experiments,
         description="Folder of experiment files, one TOML file each. Default: `experiments`, if there is one.",
     )
-    topic_prefix: str = Field("rec.", description="What every topic name starts with.")
+    topic_prefix: str = Field(DEFAULT_PREFIX, description="What every topic name starts with.")
     topic_partitions: int = Field(
         4, gt=0, description="Partitions of the topics that `liftstream migrate` creates."
     )

@@ -114,7 +114,7 @@ class Outlets:
 
     def put(self, partition: int, executed: Executed) -> None:
         """See durability.machine.Sink."""
-        outputs = executed.outputs
+        outputs = executed.outputs.with_topics(self._to.input_topics)
         state = State(outputs.step, executed.planned_at_ms, outputs.clock_ms)
         messages = [
             *self._partials(partition, state, outputs.chunks),
@@ -161,7 +161,6 @@ class Outlets:
         names = ("topic", "offset", "record_at_ms", "reason", "field", "rule", "schema_id")
         for *about, payload in zip(*(table[name] for name in names), table["payload"], strict=True):
             told = {name: str(value) for name, value in zip(names, about, strict=True)}
-            told["topic"] = self._to.input_topics.get(told["topic"], told["topic"])
             told["partition"] = str(partition)
             key = f"{told['topic']}/{partition}/{told['offset']}".encode()
             headers = tuple((name, value.encode()) for name, value in sorted(told.items()))

@@ -16,6 +16,8 @@ class Topic(IntEnum):
         return self.name.lower()
 
 
+DEFAULT_PREFIX = "rec."  # what topic names start with where no setting says otherwise
+
 # Field order of decoded columns (engine.batch.Batch.fields) and of the schemas' first version.
 FIELDS: dict[Topic, tuple[str, ...]] = {
     Topic.ASSIGNMENTS: (

@@ -4,7 +4,8 @@ The sink adds `generation`, `partition` and `version` (the step) to each row of 
 `dimension`/`value`: `all` and '' or a slice dimension and its value.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 Column = Any  # numpy array or list, all of one table equally long
@@ -67,3 +68,12 @@ class Outputs:
     rows: int  # records executed
     clock_ms: int  # the partition's clock after the step (its watermark); -1 before the first event
     horizon_ms: int
+
+    def with_topics(self, names: Mapping[str, str]) -> "Outputs":
+        """The same with full topic names, by the words that the engine uses, in ledger and dead letters."""
+        named = {
+            name: table | {"topic": [names.get(word, word) for word in table["topic"]]}
+            for name, table in self.tables.items()
+            if "topic" in table
+        }
+        return replace(self, tables=self.tables | named)
