@@ -75,7 +75,7 @@ class Partition:
         self._mark: Mark | None = None
         self._replay: dict[int, Entry] = {}
         self._waiting_since_ms: int | None = None
-        self._confirmed_ms = 0  # uptime when the journal was last known to be ahead of every snapshot
+        self._confirmed_ms = 0  # uptime at which the journal was known to end at the state or the replay
         self._is_running = False
 
     @property
@@ -121,9 +121,10 @@ class Partition:
         Raises DamagedStore or ConfigurationError with what must be done, Unavailable to be tried again.
         """
         self._is_running = False
-        if self._machine is None or self._snapshots.newest_step() > self.step:
-            self._load()
-        entries = self._journal.after(self.step)
+        entries = None
+        while entries is None:
+            self._confirmed_ms = self._around.clock.uptime_ms()
+            entries = self._load_and_read()
         for entry in entries:
             self._refuse_other_engine(entry)
         self._replay = {entry.number: entry for entry in entries}
@@ -139,7 +140,6 @@ class Partition:
             queue.restart(offsets[topic], newest[topic])
         self._mark = replace(self._current, offsets=offsets)
         self._waiting_since_ms = None
-        self._confirmed_ms = self._around.clock.uptime_ms()
         self._checkpoints.restart(self._snapshots.newest_step())
         self._republish()
         self._is_running = True
@@ -182,16 +182,19 @@ class Partition:
             planned = self._plan()
             if isinstance(planned, Pause):
                 return planned
+            # The time before writing: whoever stands still afterwards must not take what he knew for new.
+            asked_ms = self._around.clock.uptime_ms()
             entry = self._journal.append(planned)
             if entry is None or self._is_stale(entry):
                 return self._fall_behind()
+            if entry is planned:
+                self._confirmed_ms = asked_ms
             self._refuse_other_engine(entry)
             self._replay[entry.number] = entry
         if any(queue.next < taken.hi for queue, taken in zip(self._queues, entry.ranges, strict=True)):
             return Pause.WAITING_FOR_RECORDS
         executed = self._execute(entry)
         self._around.sink.put(self.number, executed)
-        self._confirmed_ms = self._around.clock.uptime_ms()
         return Done(entry, executed.outputs, is_replay)
 
     def capture(self) -> None:
@@ -280,13 +283,14 @@ class Partition:
     # Other owners, other versions
 
     def _is_stale(self, entry: Entry) -> bool:
-        """Is it written where a collected entry was? Only after a long silence is that possible."""
+        """Is it written where a collected entry was, by us or another? Only after a long silence is that possible."""
         if self._around.clock.uptime_ms() - self._confirmed_ms < self._pace.silence_ms:
             return False
-        if entry.writer == self._owner.writer and self._snapshots.newest_step() >= entry.number:
+        if self._snapshots.newest_step() < entry.number:
+            return False
+        if entry.writer == self._owner.writer:
             self._journal.withdraw(entry.number)
-            return True
-        return False
+        return True
 
     def _fall_behind(self) -> Pause:
         log.warning("Partition %d: another worker is ahead; its state will be loaded.", self.number)
@@ -319,6 +323,22 @@ class Partition:
     def _current(self) -> Mark:
         assert self._mark is not None
         return self._mark
+
+    def _load_and_read(self) -> list[Entry] | None:
+        """The journaled steps behind the state, which is loaded when a snapshot is newer.
+
+        None when another worker has published a snapshot meanwhile: what it collected may be missing here.
+        """
+        newest = self._snapshots.newest_step()
+        try:
+            if self._machine is None or newest > self.step:
+                self._load()
+            entries = self._journal.after(self.step)
+        except DamagedStore:
+            if self._snapshots.newest_step() == newest:
+                raise
+            return None
+        return entries if self._snapshots.newest_step() == newest else None
 
     def _load(self) -> None:
         self._checkpoints.discard()

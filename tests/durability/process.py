@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
 from stream.durability.partition import Done, Partition, Pause
+from stream.durability.snapshot import Offsets
 from stream.durability.surroundings import Owner, Pace, Surroundings
 from tests.durability.fakes import (
     ENGINE_VERSION,
@@ -77,8 +78,12 @@ class Process:
     def start(self) -> None:
         self.partition.recover()
         offsets = self.partition.offsets or (0, 0, 0)
-        self._next = {topic: offsets[topic] for topic in Topic}
+        self.fetch_from(offsets)
         self.partition.start(offsets)
+
+    def fetch_from(self, offsets: Offsets) -> None:
+        """Seek."""
+        self._next = {topic: offsets[topic] for topic in Topic}
 
     def fetch(self, topic: Topic, limit: int | None = None) -> None:
         """Offer what comes next in the topic: up to `limit` records, by default a few."""

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream.durability.journal import Entry
+from stream.durability.machine import Executed
 from tests.durability.fakes import Crash, Database, DictStore, Doom, HandClock
 from tests.durability.process import SMALL, Log, Process, a_log, expected
 
@@ -93,3 +95,83 @@ def test_a_zombie_that_wakes_up_behind_collected_entries_loads_the_newer_state()
     assert zombie.is_finished
     assert store.names("g000001/p00003/step") == steps  # it left nothing behind
     assert Counter(database.totals()) == expected(log)
+
+
+AGGRESSIVE = replace(SMALL, silence_ms=100, journal_kept_ms=0, collect_every_ms=0)
+
+
+def assert_it_does_no_harm(zombie: Process, database: Database) -> None:
+    """It wakes up after others have gone far ahead, works on to the end, and does no harm."""
+    for _ in range(50):
+        zombie.turn()
+    assert zombie.is_finished
+    assert Counter(database.totals()) == expected(zombie.log)
+
+
+def assert_no_entry_came_back(store: DictStore) -> None:
+    entry, snapshot = (int(store.names(f"g000001/p00003/{kind}")[0][-12:]) for kind in ("step", "snapshot"))
+    assert entry >= snapshot > 5
+
+
+def test_a_zombie_that_stood_still_between_recovering_and_starting_is_noticed() -> None:
+    log, store, database, clock = a_log(rows=(30, 150, 80)), DictStore(), Database(), HandClock()
+    zombie = Process(log, store, database, clock=clock, pace=AGGRESSIVE, seed=1)
+    zombie.partition.recover()
+    Process(log, store, database, clock=clock, pace=AGGRESSIVE, seed=2).run()
+    clock.ms += 1_000
+    zombie.partition.start((0, 0, 0))
+    zombie.fetch_from((0, 0, 0))
+    assert_it_does_no_harm(zombie, database)
+    assert_no_entry_came_back(store)
+
+
+def test_a_zombie_that_stood_still_between_journaling_and_emitting_is_noticed() -> None:
+    log, store, database, clock = a_log(rows=(30, 150, 80)), DictStore(), Database(), HandClock()
+    zombie = Process(log, store, database, clock=clock, pace=AGGRESSIVE, seed=1)
+    put = zombie.sink.put
+
+    def stand_still_then_put(partition: int, executed: Executed) -> None:
+        zombie.sink.put = put  # type: ignore[method-assign]
+        Process(log, store, database, clock=clock, pace=AGGRESSIVE, seed=2).run()
+        clock.ms += 1_000
+        put(partition, executed)
+
+    zombie.start()
+    for topic in log:
+        zombie.fetch(topic, limit=100)
+    zombie.sink.put = stand_still_then_put  # type: ignore[method-assign]
+    assert_it_does_no_harm(zombie, database)
+    assert_no_entry_came_back(store)
+
+
+def test_an_entry_that_a_dead_zombie_left_behind_is_not_adopted() -> None:
+    log, store, database, clock = a_log(rows=(30, 150, 80)), DictStore(), Database(), HandClock()
+    zombies = [Process(log, store, database, clock=clock, pace=AGGRESSIVE, seed=seed) for seed in (1, 2)]
+    for zombie in zombies:
+        zombie.start()
+    Process(log, store, database, clock=clock, pace=AGGRESSIVE, seed=3).run()
+    clock.ms += 1_000
+    dead, other = zombies
+    for topic in log:
+        dead.fetch(topic, limit=100)
+    dead.partition._journal.withdraw = None  # type: ignore[assignment,method-assign]
+    with pytest.raises(TypeError):
+        dead.partition.advance()  # it dies between writing and withdrawing
+    for topic in log:
+        other.fetch(topic, limit=100)
+    assert_it_does_no_harm(other, database)
+
+
+def test_what_is_collected_while_a_worker_recovers_is_no_damage() -> None:
+    log, store, database, clock = a_log(rows=(30, 150, 80)), DictStore(), Database(), HandClock()
+    late = Process(log, store, database, clock=clock, pace=AGGRESSIVE, seed=1)
+    after = late.partition._journal.after
+
+    def after_all_the_others(number: int) -> list[Entry]:
+        late.partition._journal.after = after  # type: ignore[method-assign]
+        Process(log, store, database, clock=clock, pace=AGGRESSIVE, seed=2).run()
+        return after(number)
+
+    late.partition._journal.after = after_all_the_others  # type: ignore[method-assign]
+    late.start()
+    assert late.is_finished
