@@ -106,10 +106,15 @@ def power_of_two(rows: int) -> int:
 
 
 def grown_ring(array: npt.NDArray[Any], capacity: int, base: int, count: int) -> npt.NDArray[Any]:
-    """The live rows of a ring in a larger one."""
+    """The live rows of a ring in a larger one, copied in the few runs that are whole in both."""
     out = np.zeros(capacity, array.dtype)
-    links = (base + np.arange(count, dtype=np.int64)) & LINK_MASK
-    out[links & (capacity - 1)] = array[links & (len(array) - 1)]
+    done = 0
+    while done < count:
+        link = (base + done) & LINK_MASK
+        start, target = link & (len(array) - 1), link & (capacity - 1)
+        rows = min(count - done, len(array) - start, capacity - target)
+        out[target : target + rows] = array[start : start + rows]
+        done += rows
     return out
 
 
