@@ -21,6 +21,7 @@ class Checkpoints:
         self._clock = around.clock
         self._pace = pace
         self._captured: Snapshot | None = None
+        self._may_be_published = False  # its manifest was sent, and no answer came yet
         self._last_step = 0  # captured or loaded
         self._due_ms = 0
         self._collect_due_ms = 0
@@ -49,17 +50,19 @@ class Checkpoints:
             return True
         if self._sink.acked(self._partition) < self._captured.step:
             return False
+        self._may_be_published = True
         self._snapshots.publish(self._captured)
-        self._captured = None
+        self._captured, self._may_be_published = None, False
         self._due_ms = self._clock.now_ms() + self._pace.snapshot_every_ms
         self._collect()
         return True
 
     def discard(self) -> None:
-        """Give up a capture that has not been published."""
-        if self._captured is not None:
-            self._snapshots.discard(self._captured)
-            self._captured = None
+        """Give up a capture that has not been published; one whose manifest may be there keeps its data."""
+        captured, self._captured = self._captured, None
+        if captured is not None and not self._may_be_published:
+            self._snapshots.discard(captured)
+        self._may_be_published = False
 
     def _collect(self) -> None:
         oldest = self._snapshots.collect()

@@ -5,7 +5,8 @@ import pytest
 from stream.contracts.definitions import Definitions, Experiment, Policy
 from stream.contracts.topics import Topic
 from stream.durability.partition import Done, Pause
-from stream.errors import ConfigurationError, DamagedStore
+from stream.durability.snapshot import Snapshot, Snapshots
+from stream.errors import ConfigurationError, DamagedStore, Unavailable
 from tests.durability.fakes import ENGINE_VERSION, Database, DictStore, HandClock, Record, a_batch
 from tests.durability.process import SMALL, Log, Process, a_log
 
@@ -106,6 +107,27 @@ def test_a_snapshot_waits_for_the_acknowledgement_of_its_step() -> None:
     process.sink.flush()
     assert process.partition.publish_when_acked()
     assert len(store.names("g000001/p00003/snapshot")) == 1
+
+
+def test_a_snapshot_whose_publication_was_not_answered_keeps_its_data() -> None:
+    store = DictStore()
+    process = started(a_process(store=store))
+    fetch_all(process)
+    process.partition.advance()
+    process.partition.capture()
+    process.sink.flush()
+    snapshots = process.partition._snapshots
+    publish = snapshots.publish
+
+    def publish_without_an_answer(snapshot: Snapshot) -> None:
+        publish(snapshot)
+        raise Unavailable("no answer")
+
+    snapshots.publish = publish_without_an_answer  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        process.partition.publish_when_acked()
+    process.partition._fall_behind()
+    assert Snapshots(store, "g000001/p00003").newest() is not None
 
 
 def test_live_partials_are_published_again_at_takeover_and_with_each_snapshot() -> None:
