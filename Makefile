@@ -3,8 +3,10 @@ MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 BIN := .venv/bin
 ARGS ?=
+SEEDS ?= 200
+FIRST ?= 1
 
-.PHONY: demo test lint format bench validity clean help
+.PHONY: demo test lint format bench simulate-faults validity clean help
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile
@@ -27,6 +29,9 @@ format: .venv/.installed ## Format and fix what can be fixed
 
 bench: .venv/.installed ## Events per second through Kafka, worker and ClickHouse, with the result checked
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+simulate-faults: .venv/.installed ## SEEDS=1000 FIRST=1: the whole worker under every fault of docs/faults.md, against the oracle
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST) $(ARGS)
 
 validity: .venv/.installed ## False alarms, coverage and power of the intervals, into docs/validity.md
 	@$(BIN)/python -m benchmarks.validity $(ARGS)

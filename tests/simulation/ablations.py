@@ -1,0 +1,63 @@
+"""The product with one rule taken out, to see that the simulation notices."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from stream.durability.journal import Entry, Journal
+from stream.durability.machine import Executed, Sink, State
+from stream.durability.partition import Partition
+from stream.engine.outputs import Chunk
+from tests.simulation.run import Product
+
+
+class NoJournal(Journal):
+    """Nothing is written and nothing is there; only the simulation remembers what was planned first."""
+
+    def append(self, entry: Entry) -> Entry:
+        self._store.remember(self._path(entry.number), entry)  # type: ignore[attr-defined]
+        return entry
+
+    def after(self, number: int) -> list[Entry]:
+        return []
+
+
+class WithoutJournal(Partition):
+    """Plans every step anew, as a stream processor does that only has snapshots."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._journal = NoJournal(self._around.store, args[1])
+
+
+class WithoutStaleCheck(Partition):
+    """Takes every entry it could write for a new one."""
+
+    def _is_stale(self, *_: Any) -> bool:
+        return False
+
+
+class AckedAtOnce:
+    """A sink that says that all is durable as soon as it was put."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    @property
+    def is_full(self) -> bool:
+        return self._sink.is_full
+
+    def put(self, partition: int, executed: Executed) -> None:
+        self._sink.put(partition, executed)
+
+    def republish(self, partition: int, state: State, chunks: Sequence[Chunk]) -> None:
+        self._sink.republish(partition, state, chunks)
+
+    def acked(self, partition: int) -> int:
+        return 1 << 60
+
+
+ABLATIONS = {
+    "no journal": Product(partition_class=WithoutJournal),
+    "no stale check": Product(partition_class=WithoutStaleCheck),
+    "no wait for the sinks": Product(sink_of=AckedAtOnce),
+}

@@ -1,0 +1,161 @@
+"""The simulated broker: the input topics, the partials topic, and which process is assigned what."""
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from faust.types import TP
+
+from stream.contracts.avro import encode
+from stream.contracts.models import MODELS
+from stream.contracts.topics import Topic
+from stream.engine.batch import Batch
+from stream.intake.decode import columns_of, decode
+from stream.intake.murmur2 import partition_of
+from stream.intake.transport import Fetched
+from tests.app.fakes import NAMES
+from tests.engine.makers import HOUR, MINUTE, PROGRAMS, T0, Arrival
+from tests.engine.streams import arrivals
+from tests.simulation.weather import Weather
+
+Message = tuple[bytes, bytes | None]
+PARTIALS = "rec.arm-partials"
+PARTIALS_PARTITIONS = 2
+SPAN_MS = 3 * HOUR
+
+
+@dataclass(frozen=True)
+class Log:
+    """One input topic-partition, whole. visible_at_ms: simulated time from which each record can be fetched."""
+
+    arrivals: list[Arrival]
+    batch: Batch
+    visible_at_ms: np.ndarray
+    end: int  # behind the last record there may be a gap
+
+    def end_at(self, now_ms: float) -> int:
+        """Where the log ends now."""
+        seen = int(np.searchsorted(self.visible_at_ms, now_ms, side="right"))
+        return self.end if seen == len(self.arrivals) else int(self.batch.offset[seen])
+
+    def taken(self, lo: int, hi: int) -> list[Arrival]:
+        """The records of a range."""
+        first, last = np.searchsorted(self.batch.offset, [lo, hi])
+        return self.arrivals[first:last]
+
+
+@dataclass(frozen=True)
+class Records:
+    """What one fetch brought, decoded already. value: for a feed, which measures it."""
+
+    batch: Batch
+    value: bytes = b""
+
+
+class Broker:
+    """Partitions of the three input topics, and the messages of the partials topic."""
+
+    def __init__(self, weather: Weather, seed: int, draw: random.Random) -> None:
+        self.partitions = weather.partitions
+        self.logs = _logs(weather, seed, draw)
+        self.latest_ms = max(at for log in self.logs.values() for _, at in log.arrivals)
+        self.partials: list[list[Message]] = [[] for _ in range(PARTIALS_PARTITIONS)]
+
+    @property
+    def inputs(self) -> list[TP]:
+        """All input topic-partitions."""
+        return list(self.logs)
+
+    def compacted(self, partition: int, upto: int) -> list[Message]:
+        """The newest message of each key among the first ones of the partials topic, in their order."""
+        newest = {key: i for i, (key, _) in enumerate(self.partials[partition][:upto])}
+        return [self.partials[partition][i] for i in sorted(newest.values())]
+
+    def fetch(self, tp: TP, position: int, now_ms: float, limit: int) -> Fetched | None:
+        """The next records of a topic-partition, without a stamp; perhaps only a gap; None at its end."""
+        log = self.logs[tp]
+        end = log.end_at(now_ms)
+        if position >= end:
+            return None
+        first, last = np.searchsorted(log.batch.offset, [position, end])
+        last = min(last, first + limit)
+        following = int(log.batch.offset[last]) if last < len(log.batch) else end
+        batch = log.batch.rows(int(first), int(last))
+        return Fetched(tp, 0, 0, len(batch), min(following, end), end, (Records(batch),))  # type: ignore[arg-type]
+
+
+class SimulatedDecoder:
+    """Records come decoded: the decoder is a pure function with tests of its own."""
+
+    def decode(self, topic: Topic, fetched: Fetched) -> Batch:
+        records = fetched.records[0]
+        assert isinstance(records, Records)
+        return records.batch
+
+
+class Group:
+    """Who is assigned what: the input partitions and those of the partials topic, evenly over the members."""
+
+    def __init__(self, partitions: int) -> None:
+        self.assigned: dict[str, tuple[frozenset[int], frozenset[int]]] = {}
+        self._partitions = partitions
+
+    def join(self, name: str) -> None:
+        """Let a process take part."""
+        self._share([*self.assigned, name])
+
+    def leave(self, name: str) -> None:
+        """Share a process's partitions among the others; no error if it is gone already."""
+        if name in self.assigned:
+            self._share([member for member in self.assigned if member != name])
+
+    def _share(self, members: Iterable[str]) -> None:
+        members = sorted(members)
+        self.assigned = {
+            member: (
+                frozenset(range(i, self._partitions, len(members))),
+                frozenset(range(len(members) - 1 - i, PARTIALS_PARTITIONS, len(members))),
+            )
+            for i, member in enumerate(members)
+        }
+
+
+def _logs(weather: Weather, seed: int, draw: random.Random) -> dict[TP, Log]:
+    placed: dict[TP, list[tuple[Arrival, float]]] = {
+        TP(NAMES[topic], number): [] for number in range(weather.partitions) for topic in Topic
+    }
+    stream = arrivals(seed, weather.events * weather.partitions, SPAN_MS, 40 * MINUTE)
+    for i, (topic, arrival) in enumerate(stream):
+        event = arrival[0]
+        if isinstance(event, dict) and event["at"] > T0 + SPAN_MS + 2 * HOUR:
+            continue  # a clock a day ahead would end all windows
+        number = _home(event["user_id"], weather.partitions) if isinstance(event, dict) else 0
+        if draw.random() < 0.03:
+            number = draw.randrange(weather.partitions)  # misrouted, perhaps
+        sent_ms = 0.8 * weather.storm_ms * i / len(stream)
+        visible_ms = sent_ms + draw.uniform(0, weather.topic_delays_ms[topic])
+        copies = 2 if draw.random() < 0.02 else 1  # a producer that tried again
+        placed[TP(NAMES[topic], number)] += [(arrival, visible_ms)] * copies
+    return {tp: _log(tp, weather.partitions, records, draw) for tp, records in placed.items()}
+
+
+def _log(tp: TP, partitions: int, records: list[tuple[Arrival, float]], draw: random.Random) -> Log:
+    topic = next(topic for topic in Topic if NAMES[topic] == tp.topic)
+    given = [arrival for arrival, _ in records]
+    values = [
+        event if isinstance(event, bytes) else encode(topic, MODELS[topic].model_construct(**event))
+        for event, _ in given
+    ]
+    gaps = [draw.choice([1, 1, 1, 2, 5]) for _ in given]
+    offsets = np.cumsum([draw.choice([0, 7]), *gaps])[:-1]
+    columns = columns_of(values, offsets, np.array([at for _, at in given], np.int64))
+    batch = decode(topic, columns, PROGRAMS[topic], partition=tp.partition, partitions=partitions)
+    visible = np.maximum.accumulate([0.0, *(ms for _, ms in records)])[1:]
+    end = int(offsets[-1]) + gaps[-1] if given else 0
+    return Log(given, batch, visible, end)
+
+
+def _home(user_id: str, partitions: int) -> int:
+    key = np.frombuffer(user_id.encode() + bytes(8), np.uint8)
+    return int(partition_of(key, 0, len(user_id), partitions))
