@@ -51,9 +51,11 @@ class Database:
 
     def consumed(self) -> dict[int, Counter[str]]:
         """By partition and topic."""
+        topic = SHAPES["ledger"].key.index("topic")
+        consumed = SHAPES["ledger"].values.index("consumed")
         found: dict[int, Counter[str]] = defaultdict(Counter)
-        for partition, row in self.columns("ledger"):
-            found[partition][row["topic"]] += row["consumed"]
+        for key, (_, values) in self.rows[SHAPES["ledger"].name].items():
+            found[key[-1]][key[topic]] += values[consumed]
         return found
 
     def _object_to_two_values(self, table: str, key: Key, version: int, values: tuple[Any, ...]) -> None:

@@ -45,8 +45,8 @@ def weather_of(draw: random.Random) -> Weather:
     often = 10**9
     return Weather(
         workers=draw.choice([1, 2, 2, 2, 3]),
-        partitions=draw.choice([1, 1, 2, 2, 3]),
-        events=draw.choice([40, 60, 80]),
+        partitions=draw.choice([1, 1, 1, 2, 2, 3]),
+        events=draw.choice([30, 50, 80]),
         storm_ms=draw.choice([5_000, 8_000, 12_000]),
         nothing_is_late=draw.random() < 0.4,
         topic_delays_ms=(
