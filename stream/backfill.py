@@ -5,6 +5,7 @@ Nothing of a run becomes visible before all of it was counted, so a run that die
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from clickhouse_connect.driver.client import Client
 
 from stream.app.engines import Engines, LiveEngine
 from stream.contracts import avro
@@ -58,10 +60,14 @@ REPORT_EVERY = 20_000
 
 @dataclass(frozen=True, slots=True)
 class BackfillReport:
-    """What a run did. rows_by_topic: events read, good ones. bad: records of the files that were not usable."""
+    """What a run did. rows_by_topic: events read, good ones. bad: records of the files that were not usable.
+
+    late: good events that came after the horizon an earlier run had reached, and so were not counted.
+    """
 
     rows_by_topic: dict[Topic, int]
     bad: list[BadRecord]
+    late: int
 
 
 @dataclass(slots=True)
@@ -99,12 +105,15 @@ def backfill(
     and in `dead_letters`. Raises ConfigurationError for files that cannot be read or definitions that do not fit what
     the folder holds, DirectoryInUse when another process has it open.
     """
-    into.mkdir(parents=True, exist_ok=True)
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"The folder {into} cannot be made: {error.strerror}.") from None
     with ExitStack() as stack:
         connection = stack.enter_context(connect(f"chdb://{(into / 'clickhouse').resolve()}"))
         client = connection.client()
         migrate(client)
-        client.close()
+        late = _late(client)
         store = open_store(f"file://{(into / 'checkpoints').resolve()}")
         deployment = open_deployment(store, CLUSTER, newest_rows=lambda: 0, new_generation=False)
         snapshots = Snapshots(store, deployment.folder(PARTITION))
@@ -117,8 +126,17 @@ def backfill(
             writer.put(emission)
         writer.drain()
         _publish(snapshots, engine, topics, definitions)
-    rows = {one.topic: len(one.values) for one in topics}
-    return BackfillReport(rows, sorted(bad, key=lambda record: (str(record.path), record.line)))
+        late = _late(client) - late
+        client.close()
+    unread = sum(len(one.bad) for one in topics)
+    rejected = Counter(topic for topic, _ in bad[unread:])
+    rows = {one.topic: len(one.values) - rejected[one.topic] for one in topics}
+    records = [record for _, record in bad]
+    return BackfillReport(rows, sorted(records, key=lambda record: (str(record.path), record.line)), late)
+
+
+def _late(client: Client) -> int:
+    return int(client.query("SELECT sum(late) FROM ledger").result_rows[0][0])
 
 
 def _resume(
@@ -181,11 +199,11 @@ def _read_file(path: Path, topic: Topic, encoder: avro.Encoder, read: _Read, pro
 
 def _count(
     engine: LiveEngine, topics: list[_Sorted], definitions: Definitions, generation: int, progress: Progress
-) -> tuple[list[Emission], list[BadRecord]]:
-    """Steps over the merged files; what they put out, and all records that were rejected."""
+) -> tuple[list[Emission], list[tuple[Topic, BadRecord]]]:
+    """Steps over the merged files; what they put out, and all records that were rejected, those of the files first."""
     now_ms = time.time_ns() // 1_000_000
     programs = {topic: Program.of(topic, {newest(topic).schema_id: newest(topic).schema}) for topic in Topic}
-    bad = [record for one in topics for record in one.bad]
+    bad = [(one.topic, record) for one in topics for record in one.bad]
     emissions: list[Emission] = []
 
     def take(batches: dict[Topic, list[Batch]]) -> Outputs:
@@ -248,7 +266,7 @@ def _rejected(one: _Sorted, now_ms: int) -> Batch:
     )
 
 
-def _rejected_by_engine(outputs: Outputs, topics: list[_Sorted]) -> list[BadRecord]:
+def _rejected_by_engine(outputs: Outputs, topics: list[_Sorted]) -> list[tuple[Topic, BadRecord]]:
     """Records with good fields that the engine could not take, such as one of an unknown arm."""
     table = outputs.tables["dead_letters"]
     by_word = {one.topic.word: one for one in topics}
@@ -258,7 +276,7 @@ def _rejected_by_engine(outputs: Outputs, topics: list[_Sorted]) -> list[BadReco
         one = by_word[word]
         path, line = one.places[offset - one.first_offset - len(one.bad)]
         raw = json.dumps(avro.decode(one.topic, payload), ensure_ascii=False).encode()
-        found.append(BadRecord(path, line, name, rule, Reason[reason.upper()], raw))
+        found.append((one.topic, BadRecord(path, line, name, rule, Reason[reason.upper()], raw)))
     return found
 
 

@@ -9,6 +9,7 @@ from stream.cli import SUMMARIES, options
 from stream.cli.bad_records import BadRecords
 from stream.cli.printing import note, progress
 from stream.contracts.topics import Topic
+from stream.engine import kernel_cache
 from stream.settings import Settings
 
 
@@ -47,6 +48,8 @@ def command(
     files = {Topic.IMPRESSIONS: impressions, Topic.INTERACTIONS: interactions, Topic.ASSIGNMENTS: assignments}
     if not any(files.values()):
         raise click.UsageError("Name at least one file: --impressions, --interactions or --assignments.")
+    if not kernel_cache().exists():
+        note("Preparing the kernels; the first run on a machine takes up to a minute.")
     settings = Settings.load(**({"experiments": experiments} if experiments else {}))
     with BadRecords(rejects) as bad, progress() as bar:
         task = bar.add_task("Counting", total=None)
@@ -60,4 +63,9 @@ def command(
             bad.add(record)
     counted = ", ".join(f"{rows:,} {topic.word}" for topic, rows in report.rows_by_topic.items())
     note(f"Read {counted}; {bad.count:,} records were not usable. See: liftstream results --into {folder}")
+    if report.late:
+        note(
+            f"{report.late:,} events were late: {folder} had already come further than allowed_lateness beyond them. "
+            "They are in the ledger, not in the numbers; give older files first, or all files in one run."
+        )
     ctx.exit(1 if bad.count else 0)

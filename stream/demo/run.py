@@ -63,7 +63,10 @@ def demo_folder(chosen: Path | None) -> Iterator[Path]:
             yield Path(name)
         return
     chosen = chosen.absolute()
-    chosen.mkdir(parents=True, exist_ok=True)
+    try:
+        chosen.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"The folder {chosen} cannot be made: {error.strerror}.") from None
     if any(chosen.iterdir()):
         raise ConfigurationError(
             f"{chosen} is not empty: the demo starts anew each time, so name an empty folder."
