@@ -4,11 +4,15 @@ import os
 import uuid
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.services.clickhouse import ClickHouseServer
 from tests.services.kafka import KafkaServer
 from tests.services.tools import ServiceMissing
+
+hypothesis.settings.register_profile("shared machine", deadline=None)  # a slow minute is no fault of the code
+hypothesis.settings.load_profile("shared machine")
 
 MISSING = "real service not available: "
 

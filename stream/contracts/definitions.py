@@ -6,11 +6,12 @@ import math
 import re
 import tomllib
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -22,12 +23,24 @@ from pydantic import (
     model_validator,
 )
 
-from stream.contracts.limits import MAX_ARMS, MAX_EXPERIMENTS
+from stream.contracts.limits import (
+    MAX_ARMS,
+    MAX_EXPERIMENTS,
+    MAX_KINDS,
+    MAX_METRICS,
+    MAX_PHASES,
+    MAX_VALUE_MINOR,
+)
 from stream.contracts.models import Currency, Text, epoch_ms
 from stream.contracts.violations import violations
 from stream.errors import ConfigurationError
 
 DAY_MS = 86_400_000
+FORETOLD = (
+    "clicks",
+    "conversions",
+    "revenue",
+)  # per user, what pre_value may foretell beside declared metrics
 DEFAULT_CONTROL = "control"  # the arm that is the control where none is declared
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": DAY_MS, "w": 7 * DAY_MS}
 _DURATION = re.compile(r"\s*([0-9]+)\s*(ms|s|m|h|d|w)\s*")
@@ -71,10 +84,44 @@ class _Definition(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)]
+
+
 class Arm(_Definition):
     """One arm. share: its part of the traffic, for the sample ratio; None: not declared."""
 
-    share: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False, strict=True)
+    share: Share | None = None
+
+
+class Phase(_Definition):
+    """A part of the plan: from `starts_at_ms` on (the first one: from ever on), users come in these shares."""
+
+    starts_at_ms: Annotated[int, BeforeValidator(_moment_ms)]
+    shares: Annotated[dict[Text, Share], Field(min_length=1)]
+
+
+class Per(StrEnum):
+    """What a declared metric is divided by."""
+
+    USER = "user"
+    IMPRESSION = "impression"
+
+
+class Metric(_Definition):
+    """A declared metric: interactions of some kinds, counted or their value added up, per user or per impression."""
+
+    kinds: Annotated[tuple[Text, ...], Field(min_length=1)]
+    of: Literal["count", "value"] = "count"
+    per: Per = Per.USER
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """What the engine keeps for a declared metric, under its name."""
+
+    name: str
+    kinds: tuple[str, ...]
+    adds_value: bool
 
 
 def _sorted_by_name(arms: dict[str, Arm]) -> dict[str, Arm]:
@@ -91,6 +138,14 @@ class Experiment(_Definition):
     surfaces: tuple[Text, ...] = ()
     ends_at_ms: Annotated[int | None, BeforeValidator(_moment_ms)] = None
     currency: Currency | None = None
+    phases: Annotated[tuple[Phase, ...], Field(max_length=MAX_PHASES)] = ()
+    metrics: Annotated[dict[Text, Metric], Field(max_length=MAX_METRICS)] = {}
+    revenue_cap_minor: Annotated[int | None, Field(gt=0, le=MAX_VALUE_MINOR)] = (
+        None  # of a user, for capped revenue
+    )
+    pre_value: Text | None = (
+        None  # what the assignments' pre_value foretells: clicks, conversions, revenue or a metric
+    )
 
     @model_validator(mode="after")
     def _arms_agree(self) -> Self:
@@ -102,6 +157,43 @@ class Experiment(_Definition):
         if shares and not math.isclose(math.fsum(shares), 1, abs_tol=1e-6):
             raise ValueError(f"the arms' shares must add up to 1, not {math.fsum(shares):g}")
         return self
+
+    @model_validator(mode="after")
+    def _phases_follow_each_other(self) -> Self:
+        starts = [phase.starts_at_ms for phase in self.phases]
+        if any(a >= b for a, b in pairwise(starts)):
+            raise ValueError("phases must be in the order of their starts_at, each later than the one before")
+        for phase in self.phases:
+            if self.arms and set(phase.shares) != set(self.arms):
+                raise ValueError(
+                    f"every phase must have a share for each of the arms: {', '.join(self.arms)}"
+                )
+            if not math.isclose(math.fsum(phase.shares.values()), 1, abs_tol=1e-6):
+                raise ValueError(
+                    f"the shares of a phase must add up to 1, not {math.fsum(phase.shares.values()):g}"
+                )
+        if self.phases and any(arm.share is not None for arm in self.arms.values()):
+            raise ValueError("declare shares either by arm or by phase, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _pre_value_foretells_something(self) -> Self:
+        known = (*FORETOLD, *self.metrics)
+        if self.pre_value is not None and self.pre_value not in known:
+            raise ValueError(f"pre_value must be one of {', '.join(known)}")
+        return self
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """What declared metrics need counted, in the order of declaration."""
+        return tuple(Quantity(name, m.kinds, m.of == "value") for name, m in self.metrics.items())
+
+    def shares_at(self, phase: int) -> dict[str, float] | None:
+        """Planned shares by arm in a phase (0 where there are none); None: not declared."""
+        if self.phases:
+            return dict(self.phases[phase].shares) if phase < len(self.phases) else None
+        shares = {name: arm.share for name, arm in self.arms.items() if arm.share is not None}
+        return shares or None
 
     def control_among(self, arms: Collection[str]) -> str | None:
         """The control: the declared one, else the arm named `control` if it is among `arms`, else None (no lift)."""
@@ -125,6 +217,15 @@ class Definitions(_Definition):
         names = [experiment.name for experiment in self.experiments]
         if any(a >= b for a, b in pairwise(names)):
             raise ValueError("experiments must be sorted by name and have different names")
+        return self
+
+    @model_validator(mode="after")
+    def _kinds_are_few(self) -> Self:
+        kinds = {"click", *self.conversion_kinds}
+        for experiment in self.experiments:
+            kinds.update(kind for metric in experiment.metrics.values() for kind in metric.kinds)
+        if len(kinds) > MAX_KINDS:
+            raise ValueError(f"at most {MAX_KINDS} different kinds can be counted, not {len(kinds)}")
         return self
 
     @property
@@ -186,18 +287,28 @@ def load_experiment(path: Path) -> Experiment:
 
 
 def _as_fields(path: Path, content: dict[str, Any]) -> dict[str, Any]:
-    fields = {"name": path.stem} | content
-    if "ends_at_ms" in fields:
-        raise ConfigurationError(f"{path}: ends_at_ms is not a key; write ends_at = 2026-12-01T00:00:00Z.")
-    if "ends_at" in fields:
-        fields["ends_at_ms"] = fields.pop("ends_at")
-        if isinstance(fields["ends_at_ms"], int):
-            raise ConfigurationError(
-                f"{path}: ends_at must be a date with a time, such as 2026-12-01T00:00:00Z."
-            )
+    fields = _with_moment(path, {"name": path.stem} | content, "ends_at")
+    if isinstance(phases := fields.get("phases"), list):
+        fields["phases"] = [
+            _with_moment(path, phase, "starts_at") if isinstance(phase, dict) else phase for phase in phases
+        ]
     return fields
+
+
+def _with_moment(path: Path, fields: dict[str, Any], key: str) -> dict[str, Any]:
+    """The date under `key` as the model has it, `key`_ms."""
+    if f"{key}_ms" in fields:
+        raise ConfigurationError(f"{path}: {key}_ms is not a key; write {key} = 2026-12-01T00:00:00Z.")
+    if key not in fields:
+        return fields
+    if isinstance(fields[key], int):
+        raise ConfigurationError(f"{path}: {key} must be a date with a time, such as 2026-12-01T00:00:00Z.")
+    return {k: v for k, v in fields.items() if k != key} | {f"{key}_ms": fields[key]}
 
 
 def _sentences(error: ValidationError) -> list[str]:
     keys = ["ends_at" if field == "ends_at_ms" else field for field in Experiment.model_fields]
-    return [str(violation).replace("ends_at_ms", "ends_at") for violation in violations(error, keys)]
+    return [
+        str(violation).replace("ends_at_ms", "ends_at").replace("starts_at_ms", "starts_at")
+        for violation in violations(error, keys)
+    ]

@@ -12,3 +12,6 @@ EARLY_MS = 5 * 60_000  # how far an interaction may precede its impression
 MAX_EXPERIMENTS = 1_000
 MAX_ARMS = 20
 MAX_SLICE_VALUES = 1_000  # values kept per dimension and partition
+MAX_PHASES = 16  # of an experiment's plan
+MAX_METRICS = 4  # that an experiment declares
+MAX_KINDS = 20  # of interactions that settings and experiments name

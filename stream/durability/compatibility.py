@@ -2,9 +2,9 @@
 
 from collections.abc import Collection
 
-from stream.contracts.definitions import Definitions, Experiment
+from stream.contracts.definitions import Definitions, Experiment, Phase
 
-_FIXED = ("policy", "surfaces")
+_FIXED = ("policy", "surfaces", "revenue_cap_minor", "pre_value")
 
 
 def incompatible(
@@ -31,10 +31,36 @@ def incompatible(
                 f"Experiment {name} has events after the end it had or gets: an end can only be moved, set or taken "
                 "away before events reach it. Change ends_at back, or start over with --new-generation."
             )
+        if refusal := _of_metrics(before, after) or _of_phases(before, after, newest_ms):
+            return refusal
         was, wanted = _currency(old, before), _currency(new, after)
         if was != wanted:
             return _refusal(name, "currency", was, wanted)
     return None
+
+
+def _of_metrics(before: Experiment, after: Experiment) -> str | None:
+    known = list(before.metrics.items())
+    if list(after.metrics.items())[: len(known)] == known:
+        return None
+    return (
+        f"Experiment {before.name} has data counted for its metrics {', '.join(before.metrics)}: they must stay as "
+        "they are and in their order; add new ones behind them, or start over with --new-generation."
+    )
+
+
+def _of_phases(before: Experiment, after: Experiment, newest_ms: int) -> str | None:
+    was, wanted = _reached(before, newest_ms), _reached(after, newest_ms)
+    if was == wanted or (not was and len(wanted) == 1):
+        return None
+    return (
+        f"Experiment {before.name} has users of the phases that would change: only phases that begin after the newest "
+        "event can be added, changed or taken away. Change them back, or start over with --new-generation."
+    )
+
+
+def _reached(experiment: Experiment, newest_ms: int) -> tuple[Phase, ...]:
+    return tuple(p for k, p in enumerate(experiment.phases) if k == 0 or p.starts_at_ms <= newest_ms)
 
 
 def _currency(definitions: Definitions, experiment: Experiment) -> str:

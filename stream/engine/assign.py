@@ -4,13 +4,19 @@
 import numpy as np
 from numba import njit
 
-from stream.engine.credit import (
-    credit_held,
-    fine_row,
-    move_user,
-    touch_fine,
+from stream.engine.credit import credit_held, phase_at, touch, touch_new
+from stream.engine.layout import (
+    ALWAYS,
+    ARENA,
+    AS_OF,
+    ASG,
+    ASG_FREE,
+    DAY_MS,
+    EARLIEST,
+    EXCLUDE,
+    EXCLUDED,
+    MIXED,
 )
-from stream.engine.layout import ARENA, AS_OF, ASG, ASG_FREE, EXCLUDE, EXCLUDED, F_MIXED_USERS, MIXED
 from stream.engine.ledger import count_outside_events
 from stream.engine.primitives import prefetch
 from stream.engine.room import has_room, held_events
@@ -61,14 +67,6 @@ def is_after(t, row, other):
 
 
 @njit
-def count_mixed(t, row, sign):
-    """Count a user seen in two arms, at the user's earliest assignment."""
-    f = np.int64(t.assigned[row].fine)
-    touch_fine(t, f)
-    t.fine[f, F_MIXED_USERS] += sign
-
-
-@njit
 def begins_earlier(t, row, at, buf, id_pos, id_len):
     """Whether an assignment comes before the earliest known; of equal times the larger event_id is in force."""
     a = t.assigned[row]
@@ -83,49 +81,29 @@ def matters_single(t, row, ea, at, buf, id_pos, id_len):
 
 
 @njit
-def change_single(t, user, row, e, ea, at, buf, id_pos, id_len, user_slice):
+def change_single(t, user, row, e, ea, at, buf, id_pos, id_len, user_slice, pre_value):
     """Take an assignment that matters under exclude or first."""
-    same = t.assigned[row].ea == ea
+    s = t.assigned[row]
+    same = s.ea == ea
     earlier = begins_earlier(t, row, at, buf, id_pos, id_len)
-    mixed = (t.assigned[row].flags & MIXED) != 0
+    touch(t, row)
     credit_held(t, user, e, -1)
-    move_user(t, row, -1)
-    if mixed:
-        count_mixed(t, row, -1)
     if not same:
-        t.assigned[row].flags |= MIXED
+        s.flags |= MIXED
         if t.policy[e] == EXCLUDE:
-            t.assigned[row].flags |= EXCLUDED
+            s.flags |= EXCLUDED
     if earlier:
-        t.assigned[row].at = at
+        days = s.at // DAY_MS - at // DAY_MS
+        s.days = (np.int64(s.days) << days) & 0xFFFFFFFF if days < 32 else np.int64(0)
         keep_id(t, row, buf, id_pos, id_len)
-        t.assigned[row].ea = ea
-        t.assigned[row].slice = user_slice
-        t.assigned[row].fine = fine_row(t, ea, user_slice)
-    if mixed or not same:
-        count_mixed(t, row, 1)
-    move_user(t, row, 1)
+        s.ea = ea
+        begin(t, row, e, at, user_slice, pre_value)
     credit_held(t, user, e, 1)
 
 
 @njit
-def move_group(t, start, e, sign):
-    """Take out or add the sums of all arms of one user in one experiment."""
-    a = start
-    first = start
-    while a >= 0 and t.assigned[a].experiment == e:
-        if t.assigned[a].own == a:
-            move_user(t, a, sign)
-        if t.assigned[a].at < t.assigned[first].at:
-            first = a
-        a = np.int64(t.assigned[a].next)
-    if t.assigned[start].flags & MIXED:
-        count_mixed(t, first, sign)
-
-
-@njit
 def settle_group(t, start, e):
-    """After a change: every row knows its arm's own row, the flag MIXED and the earliest assignment's slice."""
+    """After a change: every row has its arm's own row, the flag MIXED and what belongs to the earliest assignment."""
     first = start
     a = start
     mixed = False
@@ -134,11 +112,23 @@ def settle_group(t, start, e):
         if t.assigned[a].at < t.assigned[first].at:
             first = a
         a = np.int64(t.assigned[a].next)
+    f = t.assigned[first]
+    touch(t, first)
     a = start
     while a >= 0 and t.assigned[a].experiment == e:
-        t.assigned[a].flags = MIXED if mixed else 0
-        t.assigned[a].fine = fine_row(t, t.assigned[a].ea, t.assigned[first].slice)
-        a = np.int64(t.assigned[a].next)
+        touch(t, a)
+        s = t.assigned[a]
+        s.flags = MIXED if mixed else 0
+        s.slice = f.slice
+        s.phase = f.phase
+        s.pre_value = f.pre_value
+        if a != first:
+            f.mixed_events += s.mixed_events
+            f.before += s.before
+            s.mixed_events = 0
+            s.before = 0
+        a = np.int64(s.next)
+    f.flags |= EARLIEST
 
 
 @njit
@@ -179,15 +169,11 @@ def repeats_as_of(t, user, previous, start, e, ea, at, buf, id_pos, id_len):
         return False
     row = new_row(t)
     b = t.assigned[a]
+    clear(t, row, e, ea, at, buf, id_pos, id_len, b.slice, b.pre_value)
     r = t.assigned[row]
-    r.at = at
-    keep_id(t, row, buf, id_pos, id_len)
     r.own = b.own
-    r.fine = b.fine
-    r.ea = ea
-    r.slice = b.slice
-    r.experiment = e
-    r.flags = b.flags
+    r.phase = b.phase
+    r.flags = b.flags & ~EARLIEST
     r.next = a
     link_after(t, user, before, row)
     return True
@@ -203,31 +189,54 @@ def link_after(t, user, before, row):
 
 
 @njit
-def fill(t, row, e, ea, at, buf, id_pos, id_len, user_slice):
-    """A fresh row with zero sums."""
+def begin(t, row, e, at, user_slice, pre_value):
+    """Note when a user's time in an experiment begins, and what is known of the user then."""
+    s = t.assigned[row]
+    s.at = at
+    s.slice = user_slice
+    s.phase = phase_at(t, e, at)
+    s.pre_value = pre_value
+
+
+@njit
+def clear(t, row, e, ea, at, buf, id_pos, id_len, user_slice, pre_value):
+    """A free row becomes an assignment with zero sums."""
     r = t.assigned[row]
-    r.at = at
+    r.exposed_at = -1 if t.policy[e] == AS_OF else ALWAYS
     r.revenue = 0
-    keep_id(t, row, buf, id_pos, id_len)
+    r.early_revenue = 0
+    r.latency = 0
     r.next = -1
     r.own = row
     r.ea = ea
-    r.slice = user_slice
-    r.fine = fine_row(t, ea, user_slice)
+    r.touched = 0
     r.impressions = 0
     r.clicked = 0
     r.converted = 0
+    r.timed = 0
     r.clicks = 0
     r.conversions = 0
+    r.early_clicks = 0
+    r.early_conversions = 0
+    r.mixed_events = 0
+    r.before = 0
+    r.foreign = 0
+    r.days = 0
+    r.exposed_days = 0
     r.experiment = e
-    r.flags = 0
+    r.flags = EARLIEST
+    keep_id(t, row, buf, id_pos, id_len)
+    begin(t, row, e, at, user_slice, pre_value)
+    if t.declared.shape[0] > row:
+        t.declared[row, :] = 0
 
 
 @njit(cache=True, nogil=True)
-def apply_assignments(t, start, status, users, experiments, arms, at, buf, event_ids, slices):
+def apply_assignments(t, start, status, users, experiments, arms, at, buf, event_ids, slices, pre_values):
     """Apply assignments from row `start` on; returns the row that needs more room first, else the number of rows.
 
     experiments, arms: codes, arms unique over experiments. event_ids: packed texts in buf. slices: packed codes.
+    pre_values: 0 where null.
     """
     n = status.shape[0]
     for i in range(start, n):
@@ -265,22 +274,20 @@ def apply_assignments(t, start, status, users, experiments, arms, at, buf, event
             return i
         group = np.int64(t.users[u].assigned) if previous < 0 else np.int64(t.assigned[previous].next)
         if known and t.policy[e] != AS_OF:
-            change_single(t, u, group, e, arms[i], at[i], buf, id_pos, id_len, slices[i])
+            change_single(t, u, group, e, arms[i], at[i], buf, id_pos, id_len, slices[i], pre_values[i])
             continue
         ever = t.users[u].assigned >= 0
         row = new_row(t)
-        fill(t, row, e, arms[i], at[i], buf, id_pos, id_len, slices[i])
+        clear(t, row, e, arms[i], at[i], buf, id_pos, id_len, slices[i], pre_values[i])
+        touch_new(t, row)
         if known:
             credit_held(t, u, e, -1)
-            move_group(t, group, e, -1)
             insert_as_of(t, u, previous, group, e, row)
             group = np.int64(t.users[u].assigned) if previous < 0 else np.int64(t.assigned[previous].next)
             settle_group(t, group, e)
-            move_group(t, group, e, 1)
         else:
             t.assigned[row].next = group
             link_after(t, u, previous, row)
-            move_user(t, row, 1)
         if not ever:
             count_outside_events(t, u)
         credit_held(t, u, e, 1)

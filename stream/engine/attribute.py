@@ -6,14 +6,15 @@ from numba import njit
 
 from stream.contracts.limits import EARLY_MS
 from stream.engine.credit import (
-    ALWAYS,
     EVERY,
+    count_trouble,
     credit_impression,
     credit_interaction,
 )
 from stream.engine.index import alive, find, home, next_link, slot_of, still
 from stream.engine.items import best_of_item, is_better, item_key, put_item
 from stream.engine.layout import (
+    ALWAYS,
     ATTRIBUTED,
     BY_IMPRESSION,
     BY_ITEM,
@@ -35,6 +36,7 @@ from stream.engine.layout import (
     OTHER_USER,
     OUTSIDE,
     OUTSIDE_WINDOW,
+    T_ORPHANED,
     WAITING,
     WATCH_USED,
     WINDOW,
@@ -107,6 +109,14 @@ def recredit(t, link, impression):
 
 
 @njit
+def orphan(t, link, reason):
+    """Give up to credit an interaction that waited."""
+    set_credit(t, link, reason)
+    p = link & (t.ints.shape[0] - 1)
+    count_trouble(t, np.int64(t.ints[p].user), t.ints[p].at, T_ORPHANED)
+
+
+@njit
 def verdict(t, p, impression):
     """What the impression that an interaction names means for it: ATTRIBUTED, OTHER_USER or OUTSIDE_WINDOW."""
     i = t.imps[impression & (t.imps.shape[0] - 1)]
@@ -161,7 +171,7 @@ def answer_watchers(t, head, impression):
                 if said == ATTRIBUTED:
                     recredit(t, link, impression)
                 else:
-                    set_credit(t, link, said)
+                    orphan(t, link, said)
         elif t.ints[p].user == i.user:
             delta = t.ints[p].at - i.at
             if delta >= 0 and delta <= t.m[WINDOW] and improves(t, impression, p):
@@ -170,10 +180,11 @@ def answer_watchers(t, head, impression):
 
 
 @njit(cache=True, nogil=True)
-def apply_impressions(t, start, status, users, at, ids, items, combos, ledger_rows, hours):
+def apply_impressions(t, start, status, users, at, ids, items, combos, latencies, hours):
     """Store and credit impressions from row `start` on; returns the row that needs more room first, else the last + 1.
 
-    ids, items: uint64 (rows, 2) hashes. Sets status to DUPLICATE or OUTSIDE where that is so.
+    ids, items: uint64 (rows, 2) hashes. latencies: milliseconds, -1 for null. Sets status to DUPLICATE or OUTSIDE
+    where that is so.
     """
     n = status.shape[0]
     mask = t.imps.shape[0] - 1
@@ -200,7 +211,8 @@ def apply_impressions(t, start, status, users, at, ids, items, combos, ledger_ro
         waiting = 0
         if named != 0 or by_item != 0:
             waiting = chain_length(t, named) + chain_length(t, by_item)
-        if not has_room(t, 1 + 4 * waiting, assignments_of(t, u), 0, 2 * waiting):
+        arms = assignments_of(t, u)
+        if not has_room(t, 1 + 4 * waiting, arms, arms, 2 * waiting):
             return i
         previous = still(np.int64(t.users[u].impression), t.m[IMP_BASE], t.m[IMPS])
         if next_link(t.m[IMP_BASE], t.m[IMPS]) == 0:
@@ -219,6 +231,7 @@ def apply_impressions(t, start, status, users, at, ids, items, combos, ledger_ro
         row.clicks = 0
         row.conversions = 0
         row.hour = hours[i]
+        row.latency = latencies[i]
         row.outside = outside
         t.imp_keys[p] = ids[i, 1]
         if t.imp_slots[slot] == U0:
@@ -239,11 +252,12 @@ def apply_impressions(t, start, status, users, at, ids, items, combos, ledger_ro
 
 @njit(cache=True, nogil=True)
 def apply_interactions(
-    t, start, status, users, at, ids, items, refers, kinds, values, currencies, ledger_rows, hours
+    t, start, status, users, at, ids, items, refers, words, kinds, values, currencies, ledger_rows, hours
 ):
     """Store and credit interactions from row `start` on; returns as apply_impressions, or NEED_ITEMS + row.
 
-    refers: BY_IMPRESSION, BY_ITEM or BY_NOTHING. Sets status to OUTSIDE where that is so.
+    refers: BY_IMPRESSION, BY_ITEM or BY_NOTHING. words: codes of the kinds; kinds: what they mean. Sets status to
+    OUTSIDE where that is so.
     """
     n = status.shape[0]
     mask = t.ints.shape[0] - 1
@@ -256,7 +270,8 @@ def apply_interactions(
         if refers[i] == BY_ITEM and t.m[ITEMS_ON] == 0:
             return NEED_ITEMS + i
         u = users[i]
-        if not has_room(t, 4, assignments_of(t, u), 0, 0):
+        arms = assignments_of(t, u)
+        if not has_room(t, 4, arms, arms, 0):
             return i
         previous = still(np.int64(t.users[u].interaction), t.m[INT_BASE], t.m[INTS])
         if next_link(t.m[INT_BASE], t.m[INTS]) == 0:
@@ -273,6 +288,7 @@ def apply_interactions(
         row.watch = 0
         row.hour = hours[i]
         row.currency = currencies[i]
+        row.word = words[i]
         row.kind = kinds[i]
         row.refers = refers[i]
         row.outside = outside
@@ -297,6 +313,8 @@ def apply_interactions(
             source = best_of_item(t, items[i, 0], u, at[i])
             credit = ATTRIBUTED if source != 0 else WAITING
         t.ints[p].credit = credit
+        if credit != ATTRIBUTED and credit != WAITING:
+            count_trouble(t, u, at[i], T_ORPHANED)
         show(t, p, source)
         if outside == 0:
             t.ledger[ledger_rows[i], L_CREDIT + credit] += 1
@@ -318,7 +336,7 @@ def orphan_waiting(t, count, unknown):
             if t.m[LEDGER] + 1 > t.ledger_keys.shape[0]:
                 t.m[NEED_HOURS] = count - k
                 return k
-            set_credit(t, link, unknown)
+            orphan(t, link, unknown)
         if t.ints[p].refers == BY_ITEM:
             t.m[ITEM_WATCHES] -= 1
             t.ints[p].refers = BY_NOTHING

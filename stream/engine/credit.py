@@ -1,38 +1,23 @@
 """What one event contributes, with a sign: to its user's sums, to the arm's sums and to the panes.
 
 Every held event's contribution is a function of the assignments and the attribution in force. A change of either takes
-the old contribution back (sign -1), applies the change, and adds the new one. Sums over users follow from the change of
-one user's sums: d(x*y) = x1*y1 - x0*y0.
+the old contribution back (sign -1), applies the change, and adds the new one. A user's row is kept as it was before the
+step, and at the step's end the sums over users follow from the difference (see moments).
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 import numpy as np
 from numba import njit
 
+from stream.contracts.limits import MAX_ARMS, MAX_PHASES
 from stream.engine.index import alive, pair_find, pair_put
 from stream.engine.layout import (
+    AS_OF,
     CLICK,
     CONVERSION,
+    DAY_MS,
+    DECLARED,
     EXCLUDED,
-    F_ASSIGNED,
-    F_BEFORE,
-    F_C,
-    F_CC,
-    F_CY,
-    F_EXPOSED,
-    F_FOREIGN,
-    F_K,
-    F_KK,
-    F_MIXED_EVENTS,
-    F_O,
-    F_OO,
-    F_X,
-    F_XX,
-    F_XY,
-    F_Y,
-    F_YY,
-    FINE,
-    FINE_TOUCHED,
     IMP_BASE,
     IMPS,
     INT_BASE,
@@ -40,34 +25,46 @@ from stream.engine.layout import (
     MIXED,
     PANE_MS,
     SCRATCH,
-    W_R,
-    W_RO,
-    W_RR,
+    TOUCHED,
+    TROUBLES,
+    UNKNOWN_TROUBLED,
+    UNKNOWN_TROUBLES,
 )
-from stream.engine.primitives import add128, add_product128
 
 EVERY = -1  # all experiments of the user
-ALWAYS = np.int64(1) << 62
+NO_EXPERIMENT = -1
 
 
 @njit
-def touch_fine(t, fine):
-    """Remember that this row of sums changed in this step (its first column counts the changes)."""
-    if t.fine_touched[fine] == 0:
-        t.fine_touched[fine] = 1
-        t.m[FINE_TOUCHED] += 1
+def touch(t, row):
+    """Keep a user's row as it was before the step; room for it is the caller's duty."""
+    if t.assigned[row].touched == 0:
+        k = t.m[TOUCHED]
+        t.before[k] = t.assigned[row]
+        t.before_row[k] = row
+        if t.declared.shape[0] > row:
+            t.before_declared[k] = t.declared[row]
+        t.m[TOUCHED] = k + 1
+        t.assigned[row].touched = k + 1
 
 
 @njit
-def fine_row(t, arm, user_slice):
-    """The row of sums of an arm and a user slice; room for it is the caller's duty."""
-    r = pair_find(t.fine_slots, t.fine_keys, arm, user_slice)
-    if r < 0:
-        miss = r
-        r = t.m[FINE]
-        t.m[FINE] = r + 1
-        pair_put(t.fine_slots, t.fine_keys, r, miss, arm, user_slice)
-    return r
+def touch_new(t, row):
+    """The same for a row that was free."""
+    k = t.m[TOUCHED]
+    t.before[k].experiment = NO_EXPERIMENT
+    t.before_row[k] = row
+    t.m[TOUCHED] = k + 1
+    t.assigned[row].touched = k + 1
+
+
+@njit
+def phase_at(t, e, at):
+    """The phase of an experiment's plan at a time."""
+    phase = 0
+    while phase + 1 < MAX_PHASES and t.phases[e, phase + 1] <= at:
+        phase += 1
+    return phase
 
 
 @njit
@@ -89,86 +86,6 @@ def add_cell(t, arm, combo, at, dy, dx, dc, dk, do, dr):
     t.scratch[r, 3] += dk
     t.scratch[r, 4] += do
     t.scratch[r, 5] += dr
-
-
-@njit
-def add_user(t, row, dy, dx, dc, dk, do, dr):
-    """Change one user's sums in one experiment and, with them, the sums of the arm."""
-    s = t.assigned[row]
-    f = np.int64(s.fine)
-    touch_fine(t, f)
-    y = np.int64(s.impressions)
-    x = np.int64(s.clicked)
-    c = np.int64(s.converted)
-    k = np.int64(s.clicks)
-    o = np.int64(s.conversions)
-    r = np.int64(s.revenue)
-    if dy != 0 or dx != 0 or dc != 0:
-        y1 = y + dy
-        x1 = x + dx
-        c1 = c + dc
-        t.fine[f, F_EXPOSED] += (1 if y1 > 0 else 0) - (1 if y > 0 else 0)
-        t.fine[f, F_Y] += dy
-        t.fine[f, F_X] += dx
-        t.fine[f, F_C] += dc
-        t.fine[f, F_YY] += y1 * y1 - y * y
-        t.fine[f, F_XX] += x1 * x1 - x * x
-        t.fine[f, F_XY] += x1 * y1 - x * y
-        t.fine[f, F_CC] += c1 * c1 - c * c
-        t.fine[f, F_CY] += c1 * y1 - c * y
-        t.assigned[row].impressions = y1
-        t.assigned[row].clicked = x1
-        t.assigned[row].converted = c1
-    if dk != 0:
-        k1 = k + dk
-        t.fine[f, F_K] += dk
-        t.fine[f, F_KK] += k1 * k1 - k * k
-        t.assigned[row].clicks = k1
-    if do != 0 or dr != 0:
-        o1 = o + do
-        r1 = r + dr
-        t.fine[f, F_O] += do
-        t.fine[f, F_OO] += o1 * o1 - o * o
-        add128(t.wide, f, W_R, dr)
-        add_product128(t.wide, f, W_RR, r1, r1)
-        add_product128(t.wide, f, W_RR, -r, r)
-        add_product128(t.wide, f, W_RO, r1, o1)
-        add_product128(t.wide, f, W_RO, -r, o)
-        t.assigned[row].conversions = o1
-        t.assigned[row].revenue = r1
-
-
-@njit
-def move_user(t, row, sign):
-    """Add (+1) or take out (-1) all of a user's sums, and the user as such, to or from the sums of the arm."""
-    s = t.assigned[row]
-    f = np.int64(s.fine)
-    touch_fine(t, f)
-    if s.flags & EXCLUDED:
-        return
-    y = np.int64(s.impressions)
-    x = np.int64(s.clicked)
-    c = np.int64(s.converted)
-    k = np.int64(s.clicks)
-    o = np.int64(s.conversions)
-    r = np.int64(s.revenue)
-    t.fine[f, F_ASSIGNED] += sign
-    t.fine[f, F_EXPOSED] += sign if y > 0 else 0
-    t.fine[f, F_Y] += sign * y
-    t.fine[f, F_X] += sign * x
-    t.fine[f, F_C] += sign * c
-    t.fine[f, F_K] += sign * k
-    t.fine[f, F_O] += sign * o
-    t.fine[f, F_YY] += sign * y * y
-    t.fine[f, F_XX] += sign * x * x
-    t.fine[f, F_XY] += sign * x * y
-    t.fine[f, F_CC] += sign * c * c
-    t.fine[f, F_CY] += sign * c * y
-    t.fine[f, F_KK] += sign * k * k
-    t.fine[f, F_OO] += sign * o * o
-    add128(t.wide, f, W_R, sign * r)
-    add_product128(t.wide, f, W_RR, sign * r, r)
-    add_product128(t.wide, f, W_RO, sign * r, o)
 
 
 @njit
@@ -197,14 +114,14 @@ def group_of(t, a, at):
 @njit
 def flag(t, first, hit, sign):
     """Count an event before the user's assignment, and one of a user seen in two arms."""
-    f = np.int64(t.assigned[first].fine)
     mixed = (t.assigned[first].flags & MIXED) != 0
+    if hit >= 0 and not mixed:
+        return
+    touch(t, first)
     if hit < 0:
-        touch_fine(t, f)
-        t.fine[f, F_BEFORE] += sign
+        t.assigned[first].before += sign
     if mixed:
-        touch_fine(t, f)
-        t.fine[f, F_MIXED_EVENTS] += sign
+        t.assigned[first].mixed_events += sign
 
 
 @njit
@@ -213,8 +130,10 @@ def credit_impression(t, link, dy, dx, dc, only):
     p = link & (t.imps.shape[0] - 1)
     at = t.imps[p].at
     combo = np.int64(t.imps[p].combo)
+    latency = np.int64(t.imps[p].latency)
     surface = t.combo_surface[combo]
-    a = np.int64(t.users[t.imps[p].user].assigned)
+    user = np.int64(t.imps[p].user)
+    a = np.int64(t.users[user].assigned)
     while a >= 0:
         e = t.assigned[a].experiment
         hit, first, a = group_of(t, a, at)
@@ -226,7 +145,104 @@ def credit_impression(t, link, dy, dx, dc, only):
             continue
         own = np.int64(t.assigned[hit].own)
         add_cell(t, t.assigned[own].ea, combo, at, dy, dx, dc, 0, 0, np.int64(0))
-        add_user(t, own, dy, dx, dc, 0, 0, np.int64(0))
+        touch(t, own)
+        row = t.assigned[own]
+        row.impressions += dy
+        row.clicked += dx
+        row.converted += dc
+        if dy != 0 and latency >= 0:
+            row.timed += dy
+            row.latency += dy * latency
+        if dy > 0 and at < row.exposed_at and t.policy[e] != AS_OF:
+            # With one experiment all held interactions are out of the sums: the caller puts them in afterwards.
+            expose(t, user, own, at, only == EVERY)
+
+
+@njit
+def expose(t, user, row, at, restate):
+    """An impression before all known ones: the exposure starts there, and what was early may be no longer."""
+    s = t.assigned[row]
+    old = np.int64(s.exposed_at)
+    s.exposed_at = at
+    earlier = old // DAY_MS - at // DAY_MS
+    s.exposed_days = (np.int64(s.exposed_days) << earlier) & 0xFFFFFFFF if earlier < 32 else np.int64(0)
+    if not restate:
+        return
+    mask = t.ints.shape[0] - 1
+    q = np.int64(t.users[user].interaction)
+    while alive(q, t.m[INT_BASE], t.m[INTS]) and t.ints[q & mask].user == user:
+        p = q & mask
+        note_active(t, row, t.ints[p].at)
+        if (
+            at <= t.ints[p].at
+            and t.ints[p].at < old
+            and counts_in(t, p, s.experiment)
+            and s.at <= t.ints[p].at
+        ):
+            add_early(t, row, p, -1)
+        q = np.int64(t.ints[p].previous)
+
+
+@njit
+def note_active(t, row, at):
+    """The user did something: remember the date, counted from those of assignment and first impression."""
+    s = t.assigned[row]
+    if at >= t.ends_at[s.experiment]:
+        return
+    date = at // DAY_MS
+    day = date - s.at // DAY_MS
+    if 0 <= day and day < 32 and (np.int64(s.days) >> day) & 1 == 0:
+        touch(t, row)
+        s.days = np.int64(s.days) | (np.int64(1) << day)
+    day = date - s.exposed_at // DAY_MS
+    if 0 <= day and day < 32 and (np.int64(s.exposed_days) >> day) & 1 == 0:
+        touch(t, row)
+        s.exposed_days = np.int64(s.exposed_days) | (np.int64(1) << day)
+
+
+@njit
+def counts_in(t, p, e):
+    """Whether the interaction at place p is within an experiment's surfaces and time."""
+    if not open_for(t, e, t.combo_surface[np.int64(t.ints[p].combo)]):
+        return False
+    return t.ints[p].at < t.ends_at[e] or t.ints[p].shown_at < t.ends_at[e]
+
+
+@njit
+def revenue_of(t, p, e):
+    """(whether the interaction's money is the experiment's, its value then)."""
+    n = t.ints[p]
+    if n.currency == 0 or n.currency == t.currency[e]:
+        return True, np.int64(n.value)
+    return False, np.int64(0)
+
+
+@njit
+def add_early(t, row, p, sign):
+    """Add the interaction at place p to, or take it from, what came before the first impression."""
+    s = t.assigned[row]
+    n = t.ints[p]
+    _, value = revenue_of(t, p, s.experiment)
+    if n.kind & CLICK:
+        s.early_clicks += sign
+    if n.kind & CONVERSION:
+        s.early_revenue += sign * value
+        if n.value >= 0:
+            s.early_conversions += sign
+    add_declared(t, row, p, DECLARED, sign * value, sign)
+
+
+@njit
+def add_declared(t, row, p, group, value, sign):
+    """Add the interaction at place p to the declared quantities that it feeds."""
+    feeds = np.int64(t.feeds[t.assigned[row].experiment, t.ints[p].word])
+    if feeds == 0 or t.declared.shape[0] <= row:
+        return
+    for k in range(DECLARED):
+        if (feeds >> k) & 1:
+            t.declared[row, group + k] += sign
+        if (feeds >> (DECLARED + k)) & 1:
+            t.declared[row, group + k] += value
 
 
 @njit
@@ -236,38 +252,43 @@ def credit_interaction(t, link, sign, only):
     n = t.ints[p]
     at = n.at
     combo = np.int64(n.combo)
-    shown_at = n.shown_at
-    surface = t.combo_surface[combo]
     dk = sign if n.kind & CLICK else 0
     do = sign if n.kind & CONVERSION and n.value >= 0 else 0
     a = np.int64(t.users[n.user].assigned)
     while a >= 0:
         e = t.assigned[a].experiment
         hit, first, a = group_of(t, a, at)
-        if (only >= 0 and e != only) or not open_for(t, e, surface):
+        if only >= 0 and e != only:
             continue
-        if at >= t.ends_at[e] and shown_at >= t.ends_at[e]:
+        if sign > 0 and t.frozen[e] == 0:
+            note_active(t, first if hit < 0 else np.int64(t.assigned[hit].own), at)
+        if not counts_in(t, p, e):
             continue
         flag(t, first, hit, sign)
         if hit < 0 or (t.assigned[first].flags & EXCLUDED) != 0:
             continue
         own = np.int64(t.assigned[hit].own)
-        dr = np.int64(0)
-        if n.kind & CONVERSION:
-            if n.currency == 0 or n.currency == t.currency[e]:
-                dr = sign * n.value
-            else:
-                f = np.int64(t.assigned[own].fine)
-                touch_fine(t, f)
-                t.fine[f, F_FOREIGN] += sign
+        known, value = revenue_of(t, p, e)
+        dr = sign * value if n.kind & CONVERSION else np.int64(0)
+        if dk == 0 and do == 0 and dr == 0 and known and t.feeds[e, n.word] == 0:
+            continue
+        touch(t, own)
+        row = t.assigned[own]
+        if n.kind & CONVERSION and not known:
+            row.foreign += sign
+        row.clicks += dk
+        row.conversions += do
+        row.revenue += dr
+        add_declared(t, own, p, 0, sign * value, sign)
+        if at < row.exposed_at:
+            add_early(t, own, p, sign)
         if dk != 0 or do != 0 or dr != 0:
-            add_cell(t, t.assigned[own].ea, combo, at, 0, 0, 0, dk, do, dr)
-            add_user(t, own, 0, 0, 0, dk, do, dr)
+            add_cell(t, row.ea, combo, at, 0, 0, 0, dk, do, dr)
 
 
 @njit
 def credit_held(t, user, only, sign):
-    """Add or take back all held events of a user in one experiment."""
+    """Add or take back all held events of a user in one experiment, impressions first."""
     q = np.int64(t.users[user].impression)
     mask = t.imps.shape[0] - 1
     while alive(q, t.m[IMP_BASE], t.m[IMPS]) and t.imps[q & mask].user == user:
@@ -279,3 +300,18 @@ def credit_held(t, user, only, sign):
     while alive(q, t.m[INT_BASE], t.m[INTS]) and t.ints[q & mask].user == user:
         credit_interaction(t, q, sign, only)
         q = np.int64(t.ints[q & mask].previous)
+
+
+@njit
+def count_trouble(t, user, at, kind):
+    """Count an event that counts for nothing at the arms its user is in, as far as known now."""
+    a = np.int64(t.users[user].assigned)
+    if a < 0:
+        t.m[UNKNOWN_TROUBLES + kind] += 1
+        t.m[UNKNOWN_TROUBLED] = 1
+    while a >= 0:
+        e = t.assigned[a].experiment
+        hit, first, a = group_of(t, a, at)
+        arm = t.assigned[first if hit < 0 else hit].ea % MAX_ARMS
+        t.troubles[e, arm * TROUBLES + kind] += 1
+        t.troubled[e] = 1

@@ -6,27 +6,38 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stream.contracts.limits import MAX_ARMS
+from stream.contracts.limits import MAX_ARMS, MAX_PHASES
 from stream.contracts.reasons import explain
 from stream.contracts.topics import Topic
 from stream.engine.batch import Batch
 from stream.engine.experiments import Experiments
-from stream.engine.fold import CODES, chunk_cells, fold_panes, fold_totals
+from stream.engine.fold import CODES, NO_ROW, chunk_cells, fold_moved, fold_panes, fold_users
 from stream.engine.folded import Folded
 from stream.engine.layout import (
     CHUNK_MS,
-    FINE,
-    FINE_COLUMNS,
     LEDGER,
     PANE_MS,
     QUIET_MS,
     ROLLING_MS,
     SCRATCH,
     SLICE_PANE_MS,
-    WIDE_COLUMNS,
+    TOUCHED,
+    UNKNOWN_TROUBLED,
+    UNKNOWN_TROUBLES,
 )
+from stream.engine.moments import MOMENTS
 from stream.engine.names import Names
-from stream.engine.outputs import COUNTS, DEAD_LETTERS, TOTALS, Chunk, Outputs, Table
+from stream.engine.outputs import (
+    COHORTS,
+    COUNTS,
+    DEAD_LETTERS,
+    DECLARED_METRICS,
+    TROUBLES,
+    WIDE,
+    Chunk,
+    Outputs,
+    Table,
+)
 from stream.engine.outputs import LEDGER as LEDGER_TABLE
 from stream.engine.screen import HOUR_MS
 from stream.engine.tables import Store
@@ -38,9 +49,9 @@ CHUNK_PANES = CHUNK_MS // PANE_MS
 KEEP_HOURS_STEPS = 100  # a ledger row untouched for so many steps is closed
 SWEEP_ROWS = 100_000
 SWEEP_HOURS = 10_000
-# fine and wide columns in the order of TOTALS' values
-_MOMENT_ORDER = (0, 1, 2, 3, 4, 5, 6, 18, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 19, 20)
-SMALL_SUMS = 12  # values before the moments
+UNKNOWN_ARM = "unknown"  # of no experiment
+MOVED_ROWS = 4096  # combinations of arm and user slice gathered before they go into the totals
+SINCE = np.array(["assignment", "exposure"], object)
 
 
 class Emitter:
@@ -53,7 +64,10 @@ class Emitter:
         self.dictionary = dictionary
         self.panes = Folded((len(COUNTS),), (3,))
         self.slices = Folded((len(COUNTS),), (3,))
-        self.totals = Folded((FINE_COLUMNS + WIDE_COLUMNS, 2), ())
+        self.totals = Folded((len(MOMENTS), 2), ())
+        self.cohorts = Folded((len(COHORTS[1]),), ())
+        self._moved = Folded((len(MOMENTS), 2), ())
+        self._moved.room(MOVED_ROWS)
         self.dimensions: tuple[str, ...] = ()
         self.step = 0
         self.clock_ms = -1
@@ -66,7 +80,7 @@ class Emitter:
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays."""
-        return self.panes.nbytes + self.slices.nbytes + self.totals.nbytes
+        return self.panes.nbytes + self.slices.nbytes + self.totals.nbytes + self.cohorts.nbytes
 
     def begin(self, step: int, clock_ms: int, dimensions: tuple[str, ...]) -> None:
         """Start a step: close what has been quiet."""
@@ -116,6 +130,9 @@ class Emitter:
         tables = {
             "panes": self._panes(),
             "totals": self._totals(),
+            "cohorts": self._cohorts(),
+            "troubles": self._troubles(),
+            "declared_metrics": self._declared(),
             "ledger": self._ledger(),
             "dead_letters": self._dead_letters(),
         }
@@ -137,10 +154,23 @@ class Emitter:
             a.slots, a.keys, a.sums, a.marks, a.rows, b.slots, b.keys, b.sums, b.marks, b.rows,
             self.step, self.clock_ms,
         )  # fmt: skip
-        touched = int((self.store.a["fine_touched"][: int(m[FINE])] != 0).sum())
-        self.totals.room(4 * touched)
-        c = self.totals
-        c.rows = fold_totals(self.store.tables(), c.slots, c.keys, c.sums, c.marks, c.rows, self.step)
+        self._fold_users()
+
+    def _fold_users(self) -> None:
+        moved, totals, cohorts = self._moved, self.totals, self.cohorts
+        done = np.int64(0)
+        while done != NO_ROW:
+            cohorts.room(min(4096, 16 * (int(self.store.m[TOUCHED]) - int(done))) + 16)
+            done, rows, cohorts.rows = fold_users(
+                self.store.tables(), done, moved.slots, moved.keys, moved.sums, 0,
+                cohorts.slots, cohorts.keys, cohorts.sums, cohorts.marks, cohorts.rows, self.step,
+            )  # fmt: skip
+            totals.room(4 * rows)
+            totals.rows = fold_moved(
+                moved.keys, moved.sums, rows,
+                totals.slots, totals.keys, totals.sums, totals.marks, totals.rows, self.step,
+            )  # fmt: skip
+            moved.slots[:] = 0
 
     def _slice_names(
         self, codes: npt.NDArray[np.int64], dimensions: tuple[str, ...], prefix: str
@@ -176,21 +206,57 @@ class Emitter:
         } | {name: sums[:, k] for k, name in enumerate(COUNTS)}
 
     def _totals(self) -> Table:
-        experiments, arms = self.experiments.names_of_arms()
         i = np.flatnonzero(self.totals.marks[: self.totals.rows] == self.step)
-        ea = self.totals.keys[i, 0]
-        dimension, value = self._slice_names(self.totals.keys[i, 1], USER_DIMENSIONS, "user.")
-        table: Table = {
+        table = self._whose(self.totals.keys[i, 0], self.totals.keys[i, 1])
+        for place, name in enumerate(MOMENTS):
+            words = self.totals.sums[i, place]
+            table[name] = words if name in WIDE else words[:, 0].copy()
+        return table
+
+    def _cohorts(self) -> Table:
+        i = np.flatnonzero(self.cohorts.marks[: self.cohorts.rows] == self.step)
+        first, second = self.cohorts.keys[i, 0], self.cohorts.keys[i, 1]
+        table = self._whose(first >> 1, second >> 24)
+        table |= {"since": SINCE[first & 1], "start_date": second & 0xFFFFFF}
+        return table | {name: self.cohorts.sums[i, k] for k, name in enumerate(COHORTS[1])}
+
+    def _whose(self, arm_and_phase: npt.NDArray[np.int64], codes: npt.NDArray[np.int64]) -> Table:
+        experiments, arms = self.experiments.names_of_arms()
+        dimension, value = self._slice_names(codes, USER_DIMENSIONS, "user.")
+        ea, phase = arm_and_phase // MAX_PHASES, arm_and_phase % MAX_PHASES
+        return {
             "experiment": experiments[ea],
             "arm": arms[ea],
             "dimension": dimension,
             "value": value,
+            "phase": phase,
         }
-        for place, name in enumerate(TOTALS[1]):
-            words = self.totals.sums[i, _MOMENT_ORDER[place]]
-            small = place < SMALL_SUMS and name != "revenue_minor"
-            table[name] = words[:, 0].copy() if small else words
-        return table
+
+    def _troubles(self) -> Table:
+        a = self.store.a
+        touched = np.flatnonzero(a["troubled"])
+        a["troubled"][touched] = 0
+        experiments, arms = self.experiments.names_of_arms()
+        counts = a["troubles"][touched].reshape(-1, len(TROUBLES[1]))
+        numbers = (touched[:, None] * MAX_ARMS + np.arange(MAX_ARMS)).reshape(-1)
+        some = counts.any(axis=1)
+        names, arms, counts = experiments[numbers[some]], arms[numbers[some]], counts[some]
+        if self.store.m[UNKNOWN_TROUBLED]:
+            self.store.m[UNKNOWN_TROUBLED] = 0
+            names, arms = np.append(names, ""), np.append(arms, UNKNOWN_ARM)
+            counts = np.vstack([counts, self.store.m[UNKNOWN_TROUBLES:][: len(TROUBLES[1])]])
+        return {"experiment": names, "arm": arms} | {name: counts[:, k] for k, name in enumerate(TROUBLES[1])}
+
+    def _declared(self) -> Table:
+        declaring = self.store.a["declaring"]
+        rows = [
+            (self.experiments.names[e], metric, slot, since)
+            for e in np.flatnonzero(declaring)
+            for slot, (metric, since) in enumerate(self.experiments.declared[e].items(), 1)
+        ]
+        declaring[:] = 0
+        names = (*DECLARED_METRICS[0], *DECLARED_METRICS[1])
+        return {name: [row[k] for row in rows] for k, name in enumerate(names)}
 
     def _ledger(self) -> Table:
         n = int(self.store.m[LEDGER])
@@ -243,12 +309,17 @@ class Emitter:
 
     def export(self) -> dict[str, npt.NDArray[Any]]:
         """The open panes and totals."""
-        return self.panes.export("panes") | self.slices.export("slices") | self.totals.export("totals")
+        return {
+            name: array
+            for part in ("panes", "slices", "totals", "cohorts")
+            for name, array in getattr(self, part).export(part).items()
+        }
 
     def restore(self, arrays: Mapping[str, npt.NDArray[Any]], meta: dict[str, Any]) -> None:
         """Take what `export` and `meta` gave."""
         self.panes.restore("panes", arrays)
         self.slices.restore("slices", arrays)
         self.totals.restore("totals", arrays)
+        self.cohorts.restore("cohorts", arrays)
         self._swept_ms, self._swept_rows = meta["swept_ms"], meta["swept_rows"]
         self._swept_hours = meta["swept_hours"]

@@ -29,6 +29,7 @@ from stream.engine.layout import (
     BY_NOTHING,
     CLICK,
     CONVERSION,
+    DUPLICATE,
     IDS,
     IDS_BASE,
     IMP_BASE,
@@ -39,8 +40,11 @@ from stream.engine.layout import (
     LATE,
     MAX_DIMENSIONS,
     NEED_CELLS,
-    NEED_FINE,
     NEED_HOURS,
+    NEED_TOUCHED,
+    T_DUPLICATE,
+    T_LATE,
+    T_REJECTED,
     UNKNOWN_IMPRESSION,
     WINDOW,
 )
@@ -49,15 +53,17 @@ from stream.engine.outputs import Chunk, Outputs
 from stream.engine.screen import (
     HOUR_MS,
     count_outcomes,
+    count_troubles,
     dedupe,
     encode_combos,
     encode_users,
     hash_texts,
+    is_readable,
     ledger_rows_of,
     received_at,
     screen,
 )
-from stream.engine.tables import Store
+from stream.engine.tables import WITHIN_STEP, Store
 
 I64 = npt.NDArray[np.int64]
 
@@ -106,7 +112,9 @@ class Engine:
             raise ValueError(
                 f"slice dimensions must be at most {MAX_DIMENSIONS} fields of impressions: {unknown}"
             )
-        self.experiments = Experiments(self._store, self._dictionary("surface"), self._dictionary("currency"))
+        self.experiments = Experiments(
+            self._store, self._dictionary("surface"), self._dictionary("currency"), self._dictionary("kind")
+        )
         self._emitter = Emitter(self._store, self.experiments, self._dictionary)
         for kind in (CLICK_KIND, *definitions.conversion_kinds):
             self._dictionary("kind").code_of(kind)
@@ -154,7 +162,7 @@ class Engine:
             self.definitions = step.definitions
             for kind in (CLICK_KIND, *step.definitions.conversion_kinds):
                 self._dictionary("kind").code_of(kind)
-            self.experiments.define(step.definitions)
+            self.experiments.define(step.definitions, self.clock_ms)
         self._store.m[WINDOW] = step.definitions.attribution_window_ms
         self._emitter.begin(step.number, self.clock_ms, self.definitions.slice_dimensions)
         self._expire()
@@ -215,7 +223,22 @@ class Engine:
         if len(accepted):
             self.newest[topic] = max(self.newest[topic], int(accepted.max()))
         count_outcomes(self._store.tables(), ledger_rows, status, batch.misrouted)
+        self._count_troubles(batch, at, status)
         self._emitter.add_dead_letters(batch, status)
+
+    def _count_troubles(self, batch: Batch, at: I64, status: I64) -> None:
+        """Count late, repeated and readable rejected events at the arms their users are in, as far as known now."""
+        readable = is_readable(status)
+        for kind, chosen in (
+            (T_LATE, status == LATE),
+            (T_DUPLICATE, status == DUPLICATE),
+            (T_REJECTED, readable),
+        ):
+            rows = np.flatnonzero(chosen)
+            if len(rows):
+                texts = np.ascontiguousarray(self._column(batch, "user_id")[rows])
+                ids = hash_texts(batch.buf, texts, np.zeros(len(rows), np.int64), self._key)
+                count_troubles(self._store.tables(), ids, at[rows], kind)
 
     def _column(self, batch: Batch, field: str) -> I64:
         return np.ascontiguousarray(batch.fields[:, FIELDS[batch.topic].index(field)])
@@ -242,8 +265,10 @@ class Engine:
         event_ids = self._column(batch, "event_id")
         id_bytes = int((event_ids[status == 0] & TEXT_MASK).sum())
         self._store.room_for_assignments(len(batch), id_bytes)
+        pre_values = self._column(batch, "pre_value")
         self._run(
             apply_assignments, status, users, experiments, arms, at, batch.buf, event_ids, slices,
+            np.where(pre_values == NULL, 0, pre_values),
         )  # fmt: skip
 
     def _arms_of(self, batch: Batch, status: I64) -> tuple[I64, I64]:
@@ -278,7 +303,9 @@ class Engine:
         combos = encode_combos(self._store.tables(), codes, status)
         self._store.room_for_impressions(len(batch))
         ids, items = self._hash(batch, "impression_id", status), self._hash(batch, "item_id", status)
-        self._run(apply_impressions, status, users, at, ids, items, combos, ledger_rows, hours)
+        self._run(
+            apply_impressions, status, users, at, ids, items, combos, self._latencies(batch, status), hours
+        )
 
     def _take_interactions(self, batch: Batch, at: I64, status: I64, ledger_rows: I64, hours: I64) -> None:
         users = self._users_of_new(batch, status)
@@ -286,15 +313,22 @@ class Engine:
         refers = np.where(
             impression_ids != NULL, BY_IMPRESSION, np.where(item_ids != NULL, BY_ITEM, BY_NOTHING)
         )
-        kinds = self._kinds()[self._dictionary("kind").encode(batch.buf, self._column(batch, "kind"), status)]
+        words = self._dictionary("kind").encode(batch.buf, self._column(batch, "kind"), status)
         currencies = self._dictionary("currency").encode(batch.buf, self._column(batch, "currency"), status)
         given = self._column(batch, "value_minor")
         values = np.where(given == NULL, 0, given)
         self._store.room_for_interactions(len(batch))
         ids, items = self._hash(batch, "impression_id", status), self._hash(batch, "item_id", status)
         self._run(
-            apply_interactions, status, users, at, ids, items, refers, kinds, values, currencies, ledger_rows, hours,
+            apply_interactions, status, users, at, ids, items, refers, words, self._kinds()[words], values, currencies,
+            ledger_rows, hours,
         )  # fmt: skip
+
+    def _latencies(self, batch: Batch, status: I64) -> I64:
+        """Whole milliseconds, -1 where unknown."""
+        given = self._column(batch, "latency_ms")
+        known = (status == 0) & (given != NULL)
+        return np.where(known, np.rint(np.where(known, given.view(np.float64), 0)), -1).astype(np.int64)
 
     def _kinds(self) -> I64:
         """What each code of a kind means."""
@@ -319,7 +353,7 @@ class Engine:
                 m = self._store.m
                 self._store.room_for_cells(int(m[NEED_CELLS]))
                 self._store.room_for_hours(int(m[NEED_HOURS]))
-                self._store.room_for_fine(int(m[NEED_FINE]))
+                self._store.room_for_touched(int(m[NEED_TOUCHED]))
 
     # ---- snapshots
 
@@ -337,7 +371,9 @@ class Engine:
             "experiments": self.experiments.export(),
             "emitter": self._emitter.meta(),
         }
-        arrays = {f"state.{name}": array.copy() for name, array in self._store.a.items()}
+        arrays = {
+            f"state.{name}": array.copy() for name, array in self._store.a.items() if name not in WITHIN_STEP
+        }
         arrays |= self._emitter.export()
         arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
         return arrays

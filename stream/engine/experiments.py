@@ -8,34 +8,55 @@ import numpy as np
 from stream.contracts.definitions import Arm, Definitions, Experiment, Policy
 from stream.contracts.limits import MAX_ARMS, MAX_EXPERIMENTS
 from stream.contracts.reasons import Reason, status_of
-from stream.engine.credit import ALWAYS
 from stream.engine.index import grown, power_of_two
-from stream.engine.layout import AS_OF, EXCLUDE, FIRST
+from stream.engine.layout import ALWAYS, AS_OF, DECLARED, EXCLUDE, FIRST
+from stream.engine.moments import (
+    FORETELLS_CLICKS,
+    FORETELLS_CONVERSIONS,
+    FORETELLS_DECLARED,
+    FORETELLS_NOTHING,
+    FORETELLS_REVENUE,
+)
 from stream.engine.names import Names
 from stream.engine.tables import Store
 
 POLICIES = {Policy.EXCLUDE: EXCLUDE, Policy.FIRST: FIRST, Policy.AS_OF: AS_OF}
 EXPERIMENT_FIELD, ARM_FIELD = 3, 4
-BY_EXPERIMENT = ("policy", "frozen", "ends_at", "currency", "has_surfaces", "surfaces")
+FORETOLD = {
+    None: FORETELLS_NOTHING,
+    "clicks": FORETELLS_CLICKS,
+    "conversions": FORETELLS_CONVERSIONS,
+    "revenue": FORETELLS_REVENUE,
+}
+BY_EXPERIMENT = (
+    "policy", "frozen", "ends_at", "currency", "has_surfaces", "surfaces", "phases", "cap", "foretold", "feeds",
+    "troubles", "troubled", "declaring",
+)  # fmt: skip
 
 
 class Experiments:
     """Names by number: experiment e, arm `e * MAX_ARMS + place`. The rules kernels need stand in the store's arrays."""
 
-    def __init__(self, store: Store, surfaces: Names, currencies: Names) -> None:
+    def __init__(self, store: Store, surfaces: Names, currencies: Names, kinds: Names) -> None:
         """Nothing known yet."""
         self.store = store
         self.surfaces = surfaces
         self.currencies = currencies
+        self.kinds = kinds
+        self.declared: list[
+            dict[str, int]
+        ] = []  # by experiment: names of declared quantities, since when each counts
         self.names: list[str] = []
         self.arms: list[list[str]] = []
         self._numbers: dict[str, int] = {}
         self._definitions = Definitions()
+        self._clock_ms = -1
         self._declared: dict[str, Mapping[str, Arm]] = {}
 
-    def define(self, definitions: Definitions) -> None:
-        """Take the rules of all experiments, known and declared."""
+    def define(self, definitions: Definitions, clock_ms: int = -1) -> None:
+        """Take the rules of all experiments, known and declared. clock_ms: since when a new quantity counts."""
         self._definitions = definitions
+        self._clock_ms = clock_ms
         self._declared = {experiment.name: experiment.arms for experiment in definitions.experiments}
         for experiment in definitions.experiments:
             self._number(experiment.name)
@@ -76,12 +97,13 @@ class Experiments:
 
     def export(self) -> dict[str, Any]:
         """Names in order."""
-        return {"names": self.names, "arms": self.arms}
+        return {"names": self.names, "arms": self.arms, "declared": self.declared}
 
     def restore(self, exported: dict[str, Any]) -> None:
         """Take the names of an export; `define` must follow."""
         self.names = list(exported["names"])
         self.arms = [list(arms) for arms in exported["arms"]]
+        self.declared = [dict(slots) for slots in exported["declared"]]
         self._numbers = {name: number for number, name in enumerate(self.names)}
 
     def _number(self, name: str) -> int:
@@ -89,6 +111,7 @@ class Experiments:
             self._numbers[name] = len(self.names)
             self.names.append(name)
             self.arms.append([])
+            self.declared.append({})
             if len(self.names) > len(self.store.a["policy"]):
                 rows = power_of_two(len(self.names))
                 self.store.put(**{array: grown(self.store.a[array], rows) for array in BY_EXPERIMENT})
@@ -103,3 +126,28 @@ class Experiments:
         a["surfaces"][number] = 0
         for surface in experiment.surfaces:
             a["surfaces"][number, self.surfaces.code_of(surface)] = 1
+        a["phases"][number] = ALWAYS
+        for place, phase in enumerate(experiment.phases):
+            a["phases"][number, place] = phase.starts_at_ms
+        a["cap"][number] = ALWAYS if experiment.revenue_cap_minor is None else experiment.revenue_cap_minor
+        self._declare(number, experiment)
+        foretold = experiment.pre_value
+        a["foretold"][number] = (
+            FORETOLD[foretold]
+            if foretold in FORETOLD
+            else FORETELLS_DECLARED + list(experiment.metrics).index(str(foretold))
+        )
+
+    def _declare(self, number: int, experiment: Experiment) -> None:
+        """Let the kinds feed the declared quantities, and note since when each of them counts."""
+        feeds = self.store.a["feeds"]
+        feeds[number] = 0
+        since = self.declared[number]
+        for slot, quantity in enumerate(experiment.quantities):
+            if quantity.name not in since:
+                since[quantity.name] = self._clock_ms if self.arms[number] else -1
+                self.store.a["declaring"][number] = 1
+            bit = 1 << (slot + DECLARED if quantity.adds_value else slot)
+            for kind in quantity.kinds:
+                feeds[number, self.kinds.code_of(kind)] |= bit
+        self.store.room_for_declared()

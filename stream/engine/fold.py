@@ -4,10 +4,15 @@
 import numpy as np
 from numba import njit
 
+from stream.contracts.limits import MAX_PHASES
 from stream.engine.index import pair_find, pair_put
-from stream.engine.layout import FINE, FINE_COLUMNS, SCRATCH, WIDE_COLUMNS
-from stream.engine.primitives import U64, add128
+from stream.engine.layout import AS_OF, DAY_MS, EXCLUDED, SCRATCH, TOUCHED
+from stream.engine.moments import MOMENTS, N, add_change, quantities
+from stream.engine.primitives import U64
 
+NO_ROW = np.int64(1) << 40
+RETENTION_DAYS = (1, 7, 30)
+_RETAINED = np.uint32(1 << 1 | 1 << 7 | 1 << 30)
 CODES = 1024  # codes of a dimension: value = 1 + dimension * CODES + code, 0 is `all`
 
 
@@ -63,37 +68,116 @@ def fold_panes(t, dimensions, panes_per_slice_pane, all_slots, all_keys, all_cou
 
 
 @njit
-def add_wide(sums, row, column, low, high):
-    """sums[row, column] += a two-word integer."""
-    old = U64(sums[row, column, 0])
-    new = old + U64(low)
-    sums[row, column, 0] = np.int64(new)
-    sums[row, column, 1] += high + (1 if new < old else 0)
+def _moved_row(keys, slots, sums, rows, ea, phase, user_slice):
+    r, new = open_row(slots, keys, rows, np.int64(ea) * MAX_PHASES + phase, np.int64(user_slice))
+    if new:
+        sums[r, :, :] = 0
+    return r, rows + (1 if new else 0)
 
 
 @njit(cache=True, nogil=True)
-def fold_totals(t, slots, keys, sums, marks, rows, step):
-    """Changes of (arm, user slice combination) into `all`, country, device and segment: the number of rows."""
-    for f in range(t.m[FINE]):
-        if t.fine_touched[f] == 0:
+def fold_users(
+    t, start, slots, keys, sums, rows, cohort_slots, cohort_keys, cohorts, cohort_marks, cohort_rows, step
+):
+    """The touched users' changes by (arm and phase, user slice): (users done, rows of sums, rows of cohorts).
+
+    Stops early when a table is nearly full. Rows of `before` are free afterwards where done.
+    """
+    old = np.zeros(N, np.int64)
+    new = np.zeros(N, np.int64)
+    nothing = np.zeros(N, np.int64)
+    for i in range(start, t.m[TOUCHED]):
+        if rows + 2 > keys.shape[0] or cohort_rows + 16 > cohort_keys.shape[0]:
+            return i, rows, cohort_rows
+        row = np.int64(t.before_row[i])
+        b = t.before[i]
+        a = t.assigned[row]
+        a.touched = 0
+        e = a.experiment
+        kept = np.int64(i) if t.declared.shape[0] > row else NO_ROW
+        quantities(old, b, b.own == row, t.before_declared, kept, t.cap[e], t.foretold[e])
+        quantities(new, a, a.own == row, t.declared, row, t.cap[e], t.foretold[e])
+        if b.experiment >= 0 and (b.ea != a.ea or b.phase != a.phase or b.slice != a.slice):
+            r, rows = _moved_row(keys, slots, sums, rows, b.ea, b.phase, b.slice)
+            add_change(sums, r, old, nothing)
+            r, rows = _moved_row(keys, slots, sums, rows, a.ea, a.phase, a.slice)
+            add_change(sums, r, nothing, new)
+        else:
+            r, rows = _moved_row(keys, slots, sums, rows, a.ea, a.phase, a.slice)
+            add_change(sums, r, old, new)
+        if t.policy[e] == AS_OF:  # rates only
             continue
-        t.fine_touched[f] = 0
-        ea = t.fine_keys[f, 0]
-        user_slice = t.fine_keys[f, 1]
+        cohort_rows = _fold_cohorts(
+            a, b, row, cohort_slots, cohort_keys, cohorts, cohort_marks, cohort_rows, step
+        )
+    t.m[TOUCHED] = 0
+    return NO_ROW, rows, cohort_rows
+
+
+@njit
+def _start_of(s, row, exposed):
+    """(date from which retention counts, days active since), date -1 for who takes no part."""
+    if s.experiment < 0 or s.own != row or s.flags & EXCLUDED or (exposed and s.impressions <= 0):
+        return np.int64(-1), np.uint32(0)
+    if exposed:
+        return max(np.int64(s.exposed_at), np.int64(s.at)) // DAY_MS, s.exposed_days & _RETAINED
+    return s.at // DAY_MS, s.days & _RETAINED
+
+
+@njit
+def _fold_cohorts(a, b, row, slots, keys, cohorts, marks, rows, step):
+    """Move a user between cohorts: (arm, phase, whether since exposure) and (slice, date of the start)."""
+    for exposed in range(2):
+        date, days = _start_of(a, row, exposed)
+        old_date, old_days = _start_of(b, row, exposed)
+        same = b.ea == a.ea and b.phase == a.phase and b.slice == a.slice
+        if date == old_date and days == old_days and (same or date < 0):
+            continue
+        rows = _add_to_cohorts(b, old_date, old_days, exposed, slots, keys, cohorts, marks, rows, step, -1)
+        rows = _add_to_cohorts(a, date, days, exposed, slots, keys, cohorts, marks, rows, step, 1)
+    return rows
+
+
+@njit
+def _add_to_cohorts(s, date, days, exposed, slots, keys, cohorts, marks, rows, step, sign):
+    if date < 0:
+        return rows
+    first = (np.int64(s.ea) * MAX_PHASES + s.phase) * 2 + exposed
+    for d in range(4):
+        r, new = open_row(slots, keys, rows, first, (slice_value(s.slice, d) << 24) | date)
+        if new:
+            rows += 1
+            cohorts[r, :] = 0
+        marks[r] = step
+        cohorts[r, 0] += sign
+        for k in range(3):
+            if (np.int64(days) >> RETENTION_DAYS[k]) & 1:
+                cohorts[r, 1 + k] += sign
+    return rows
+
+
+@njit
+def slice_value(user_slice, d):
+    """The d-th of a user's slices: 0 `all`, then 1 + dimension * CODES + code."""
+    return np.int64(0) if d == 0 else 1 + (d - 1) * CODES + ((np.int64(user_slice) >> (10 * (d - 1))) & 1023)
+
+
+@njit(cache=True, nogil=True)
+def fold_moved(keys, sums, moved, total_slots, total_keys, totals, marks, rows, step):
+    """Changes by (arm and phase, user slice) into `all`, country, device and segment: the number of rows."""
+    for f in range(moved):
         for d in range(4):
-            value = np.int64(0) if d == 0 else 1 + (d - 1) * CODES + ((user_slice >> (10 * (d - 1))) & 1023)
-            r, new = open_row(slots, keys, rows, ea, value)
+            r, new = open_row(total_slots, total_keys, rows, keys[f, 0], slice_value(keys[f, 1], d))
             if new:
                 rows += 1
-                sums[r, :, :] = 0
+                totals[r, :, :] = 0
             marks[r] = step
-            for k in range(FINE_COLUMNS):
-                if t.fine[f, k] != 0:
-                    add128(sums, r, k, t.fine[f, k])
-            for k in range(WIDE_COLUMNS):
-                add_wide(sums, r, FINE_COLUMNS + k, t.wide[f, k, 0], t.wide[f, k, 1])
-        t.fine[f, :] = 0
-        t.wide[f, :, :] = 0
+            for k in range(len(MOMENTS)):
+                low = U64(sums[f, k, 0])
+                if low != U64(0) or sums[f, k, 1] != 0:
+                    summed = U64(totals[r, k, 0]) + low
+                    totals[r, k, 0] = np.int64(summed)
+                    totals[r, k, 1] += sums[f, k, 1] + (1 if summed < low else 0)
     return rows
 
 

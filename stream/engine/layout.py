@@ -1,38 +1,48 @@
 """What the state is made of: row layouts, counters and the arrays that kernels receive.
 
-Bytes per entry, index slots included: remembered id 8 + 16, impression 56 + 16, interaction 64 + 16 when it waits,
-user 20 + 16, user in an experiment 80 + the length of the assignment's event_id.
+Bytes per entry, index slots included: remembered id 8 + 16, impression 60 + 8 + 16, interaction 64 + 16 when it waits,
+user 20 + 16, user in an experiment 138 + the length of the assignment's event_id (64 more with declared metrics).
 """
 
 from typing import Any
 
 import numpy as np
 
+from stream.contracts.limits import MAX_ARMS, MAX_METRICS, MAX_PHASES
+
 PANE_MS = 10_000  # panes of slice `all`
 SLICE_PANE_MS = 60_000  # panes of all other slices
 CHUNK_MS = 300_000  # panes published together to the second agent
 ROLLING_MS = 86_400_000  # the longest rolling window
+DAY_MS = 86_400_000
+ALWAYS = np.int64(1) << 62  # later than any time
 QUIET_MS = 600_000  # an open pane untouched for so long is closed
 MAX_DIMENSIONS = 7
 
 USER = np.dtype([("assigned", "i4"), ("impression", "u4"), ("interaction", "u4")])
 IMPRESSION = np.dtype(
     [("at", "i8"), ("item", "u8"), ("user", "i4"), ("combo", "i4"), ("previous", "u4"), ("same_item", "u4"),
-     ("clicks", "i4"), ("conversions", "i4"), ("hour", "i4"), ("outside", "i4")]
+     ("clicks", "i4"), ("conversions", "i4"), ("hour", "i4"), ("latency", "i4"), ("outside", "i4")]
 )  # fmt: skip
 INTERACTION = np.dtype(
     [("at", "i8"), ("value", "i8"), ("shown_at", "i8"), ("user", "i4"), ("combo", "i4"), ("impression", "u4"),
-     ("previous", "u4"), ("watch", "u4"), ("hour", "i4"), ("currency", "i2"), ("kind", "i1"), ("credit", "i1"),
-     ("refers", "i1"), ("outside", "i1"), ("spare", "i2")]
+     ("previous", "u4"), ("watch", "u4"), ("hour", "i4"), ("currency", "i2"), ("word", "i2"), ("kind", "i1"),
+     ("credit", "i1"), ("refers", "i1"), ("outside", "i1")]
 )  # fmt: skip
 # One row per user and experiment; under as_of one per assignment, newest first, sums in the `own` row of the arm.
+# early_*: of interactions before exposed_at, the user's first impression. days, exposed_days: bit n, active on the
+# n-th UTC date after the one of the assignment or of the first impression.
 ASSIGNED = np.dtype(
-    [("at", "i8"), ("revenue", "i8"), ("id_pos", "i8"), ("next", "i4"), ("own", "i4"), ("fine", "i4"), ("ea", "i4"),
-     ("slice", "i4"), ("impressions", "i4"), ("clicked", "i4"), ("converted", "i4"), ("clicks", "i4"),
-     ("conversions", "i4"), ("id_len", "i4"), ("experiment", "i2"), ("flags", "i2")]
+    [("at", "i8"), ("exposed_at", "i8"), ("revenue", "i8"), ("early_revenue", "i8"), ("pre_value", "i8"),
+     ("latency", "i8"), ("id_pos", "i8"), ("next", "i4"), ("own", "i4"), ("ea", "i4"), ("slice", "i4"),
+     ("touched", "i4"), ("impressions", "i4"), ("clicked", "i4"), ("converted", "i4"), ("timed", "i4"),
+     ("clicks", "i4"), ("conversions", "i4"), ("early_clicks", "i4"), ("early_conversions", "i4"),
+     ("mixed_events", "i4"), ("before", "i4"), ("foreign", "i4"), ("days", "u4"), ("exposed_days", "u4"),
+     ("id_len", "i4"), ("experiment", "i2"), ("phase", "i1"), ("flags", "i1")]
 )  # fmt: skip
+DECLARED = MAX_METRICS  # quantities of declared metrics, by experiment
 
-MIXED, EXCLUDED = 1, 2  # flags of an ASSIGNED row
+MIXED, EXCLUDED, EARLIEST = 1, 2, 4  # flags of an ASSIGNED row
 EXCLUDE, FIRST, AS_OF = 0, 1, 2  # policies
 CLICK, CONVERSION = 1, 2  # bits of a kind; 0 is another word
 BY_NOTHING, BY_IMPRESSION, BY_ITEM = 0, 1, 2
@@ -41,11 +51,9 @@ ATTRIBUTED, WAITING, NO_REFERENCE, UNKNOWN_IMPRESSION, OTHER_USER, OUTSIDE_WINDO
 # status of a row of a batch beyond decoding: below 0 not rejected and not counted
 LATE, DUPLICATE, OUTSIDE = -1, -2, -3
 
-# columns of `fine` (changes since the last fold, per arm and user slice combination)
-(F_ASSIGNED, F_EXPOSED, F_Y, F_X, F_C, F_K, F_O, F_MIXED_USERS, F_MIXED_EVENTS, F_BEFORE, F_FOREIGN,
- F_YY, F_XX, F_XY, F_CC, F_CY, F_KK, F_OO) = range(18)  # fmt: skip
-W_R, W_RR, W_RO = range(3)  # the two-word columns beside them
-FINE_COLUMNS, WIDE_COLUMNS = 18, 3
+# columns of `troubles`
+T_LATE, T_DUPLICATE, T_REJECTED, T_ORPHANED = range(4)
+TROUBLES = 4
 
 # columns of the ledger's table
 (L_CONSUMED, L_COUNTED, L_DUPLICATE, L_LATE, L_OUTSIDE, L_REJECTED, L_CREDIT) = range(7)
@@ -54,8 +62,9 @@ LEDGER_COLUMNS = L_MISROUTED + 1
 
 # counters in `m`
 (USERS, USERS_USED, IDS_BASE, IDS, IDS_USED, IMP_BASE, IMPS, IMPS_USED, ITEMS_ON, ITEMS_USED, INT_BASE, INTS,
- WATCH_USED, ITEM_WATCHES, ASG, ASG_FREE, ARENA, SCRATCH, FINE, FINE_TOUCHED, LEDGER, WINDOW, COMBOS,
- NEED_CELLS, NEED_HOURS, NEED_FINE) = range(26)  # fmt: skip
+ WATCH_USED, ITEM_WATCHES, ASG, ASG_FREE, ARENA, SCRATCH, TOUCHED, LEDGER, WINDOW, COMBOS,
+ NEED_CELLS, NEED_HOURS, NEED_TOUCHED, UNKNOWN_TROUBLED, UNKNOWN_TROUBLES) = range(27)  # fmt: skip
+# The last one is the first of TROUBLES counters: of users without a known arm.
 
 
 # The arrays of the state as kernels see them: name -> (dtype of a row, shape of a row).
@@ -79,11 +88,13 @@ FIELDS: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
     "scratch_keys": (np.dtype("i8"), PAIR),  # arm << 32 | combination, pane
     "scratch_slots": (np.dtype("i4"), ()),
     "scratch": (np.dtype("i8"), (6,)),  # in the order of outputs.COUNTS
-    "fine_keys": (np.dtype("i8"), PAIR),  # arm, user slice
-    "fine_slots": (np.dtype("i4"), ()),
-    "fine": (np.dtype("i8"), (FINE_COLUMNS,)),
-    "wide": (np.dtype("i8"), (WIDE_COLUMNS, 2)),
-    "fine_touched": (np.dtype("i4"), ()),
+    "declared": (
+        np.dtype("i8"),
+        (2 * DECLARED,),
+    ),  # beside `assigned`: sums, then the early ones; 0 rows: none declared
+    "before": (ASSIGNED, ()),  # rows of `assigned` as they were before the step
+    "before_declared": (np.dtype("i8"), (2 * DECLARED,)),
+    "before_row": (np.dtype("i4"), ()),  # where they stand
     "combo_keys": (np.dtype("i8"), PAIR),  # eight codes of 16 bits
     "combo_slots": (np.dtype("i4"), ()),
     "combo_surface": (np.dtype("i4"), ()),
@@ -98,4 +109,14 @@ FIELDS: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
     "currency": (np.dtype("i4"), ()),
     "has_surfaces": (np.dtype("i1"), ()),
     "surfaces": (np.dtype("i1"), (1024,)),
+    "phases": (np.dtype("i8"), (MAX_PHASES,)),  # when they start; the first one always
+    "cap": (np.dtype("i8"), ()),  # of a user's revenue
+    "foretold": (np.dtype("i1"), ()),  # what pre_value foretells, see moments
+    "feeds": (
+        np.dtype("u1"),
+        (1024,),
+    ),  # by word: bits 0-3, the declared quantities it counts for; 4-7, adds value to
+    "troubles": (np.dtype("i8"), (MAX_ARMS * TROUBLES,)),  # by arm: events that count for nothing
+    "troubled": (np.dtype("i1"), ()),  # whether `troubles` changed in this step
+    "declaring": (np.dtype("i1"), ()),  # whether a quantity was declared since the last step
 }

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from stream.engine.moments import FLAGS, MOMENTS
+
 Column = Any  # numpy array or list, all of one table equally long
 Table = dict[str, Column]
 
@@ -25,16 +27,23 @@ PANES = (
     ("experiment", "arm", "dimension", "value", "pane_seconds", "pane_start_ms", "fragment"),
     COUNTS,
 )
-# Sums over users. Revenue, squares and products are two words: int64 (rows, 2), low and high.
-MOMENTS = (
-    "impressions_sq", "clicked_sq", "clicked_x_impressions", "converted_sq", "converted_x_impressions",
-    "clicks_sq", "conversions_sq", "revenue_sq", "revenue_x_conversions",
-)  # fmt: skip
-TOTALS = (
-    ("experiment", "arm", "dimension", "value"),
-    ("assigned_users", "exposed_users", *COUNTS, "mixed_users", "mixed_events", "before_assignment",
-     "foreign_currency", *MOMENTS),
-)  # fmt: skip
+# Sums over users, by user slice and phase of the experiment's plan. Those of WIDE are two words: int64 (rows, 2), low
+# and high.
+TOTALS = (("experiment", "arm", "dimension", "value", "phase"), MOMENTS)
+WIDE = frozenset(MOMENTS) - {
+    "assigned_users", "exposed_users", "impressions", "clicked_impressions", "converted_impressions", "clicks",
+    "conversions", *FLAGS,
+}  # fmt: skip
+# Users by the UTC date of their start (days since 1970), and how many of them were active so many days later.
+# since: `assignment` or `exposure`.
+COHORTS = (
+    ("experiment", "arm", "dimension", "value", "phase", "since", "start_date"),
+    ("users", "active_d1", "active_d7", "active_d30"),
+)
+# Events that count for nothing, by the arm that was known when they came. No experiment, arm `unknown`: none was.
+TROUBLES = (("experiment", "arm"), ("late", "duplicate", "rejected", "orphaned"))
+# Declared metrics: which of the declared_1, ... counts them, and since when (event time; -1: from the start).
+DECLARED_METRICS = (("experiment", "metric"), ("slot", "since_ms"))
 LEDGER = (
     ("topic", "hour_ms", "fragment"),
     ("consumed", "counted", "duplicate", "late", "outside", "rejected", "attributed", "waiting", "no_reference",
@@ -44,7 +53,10 @@ DEAD_LETTERS = (
     ("topic", "offset"),
     ("record_at_ms", "reason", "field", "rule", "schema_id", "payload"),
 )
-TABLES = {"panes": PANES, "totals": TOTALS, "ledger": LEDGER, "dead_letters": DEAD_LETTERS}
+TABLES = {
+    "panes": PANES, "totals": TOTALS, "cohorts": COHORTS, "troubles": TROUBLES,
+    "declared_metrics": DECLARED_METRICS, "ledger": LEDGER, "dead_letters": DEAD_LETTERS,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

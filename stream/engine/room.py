@@ -6,16 +6,16 @@ from numba import njit
 
 from stream.engine.index import alive
 from stream.engine.layout import (
-    FINE,
     IMP_BASE,
     IMPS,
     INT_BASE,
     INTS,
     LEDGER,
     NEED_CELLS,
-    NEED_FINE,
     NEED_HOURS,
+    NEED_TOUCHED,
     SCRATCH,
+    TOUCHED,
 )
 
 
@@ -46,17 +46,17 @@ def assignments_of(t, user):
 
 
 @njit
-def has_room(t, events, experiments, arms, restated):
-    """Whether so many events in so many experiments, sums of so many arms, and restatements of the ledger surely fit.
+def has_room(t, events, experiments, rows, restated):
+    """Whether so many events in so many experiments, changed rows of users, and restatements of the ledger surely fit.
 
     If not, the counters say what is needed: the shell makes room and calls again from the same row.
     """
     cells = events * max(experiments, 1)
     t.m[NEED_CELLS] = cells
     t.m[NEED_HOURS] = restated
-    t.m[NEED_FINE] = 2 * arms + 2
+    t.m[NEED_TOUCHED] = rows
     return (
         t.m[SCRATCH] + cells <= t.scratch_keys.shape[0]
         and t.m[LEDGER] + restated <= t.ledger_keys.shape[0]
-        and t.m[FINE] + t.m[NEED_FINE] <= t.fine_keys.shape[0]
+        and t.m[TOUCHED] + rows <= t.before.shape[0]
     )

@@ -2,11 +2,13 @@
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
 from stream.contracts.limits import FUTURE_MS
 from stream.contracts.reasons import Reason, status_of
 from stream.engine.batch import I64, NULL
+from stream.engine.credit import count_trouble
 from stream.engine.index import find, home, pair_find, pair_put, slot_of
 from stream.engine.layout import (
     COMBOS,
@@ -22,6 +24,8 @@ from stream.engine.layout import (
     L_REJECTED,
     LATE,
     OUTSIDE,
+    UNKNOWN_TROUBLED,
+    UNKNOWN_TROUBLES,
     USERS,
     USERS_USED,
 )
@@ -31,6 +35,8 @@ from stream.engine.primitives import U0, U64, hash128, mix, prefetch
 AHEAD = 24
 SKEW_MS = 3_600_000  # a Kafka record time further ahead of the planner's clock is not believed
 FUTURE = status_of(Reason.FUTURE_TIMESTAMP, 1)
+USER_ID = 2  # its place in the FIELDS of every topic
+_BROKEN_RULES = [int(reason) for reason in Reason if reason >= Reason.INVALID_UTF8]
 
 HOUR_MS = 3_600_000
 
@@ -119,6 +125,27 @@ def dedupe(t, ids, status, topic):
         if t.id_slots[slot] == U0:
             t.m[IDS_USED] += 1
         t.id_slots[slot] = slot_of(first, link)
+
+
+def is_readable(status: I64) -> npt.NDArray[np.bool_]:
+    """Which rejected rows have a user_id: those that were decoded whole and broke a rule elsewhere."""
+    reasons, fields = status & 255, (status >> 8) - 1
+    readable: npt.NDArray[np.bool_] = (status > 0) & np.isin(reasons, _BROKEN_RULES) & (fields != USER_ID)
+    return readable
+
+
+@njit(cache=True, nogil=True)
+def count_troubles(t, ids, at, kind):
+    """Count events that count for nothing at the arms of their users, whose ids are uint64 (rows, 2), 0 for null."""
+    for i in range(ids.shape[0]):
+        link = np.int64(0)
+        if ids[i, 0] != U0:
+            link, _ = find(t.user_slots, t.user_keys, 1, t.m[USERS], ids[i, 0], ids[i, 1])
+        if link > 0:
+            count_trouble(t, link, at[i], kind)
+        else:
+            t.m[UNKNOWN_TROUBLES + kind] += 1
+            t.m[UNKNOWN_TROUBLED] = 1
 
 
 @njit(cache=True, nogil=True)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stream.contracts.limits import MAX_ARMS, MAX_PHASES
 from stream.engine.frame import Tables
 from stream.engine.gone import number_users, renumber_users
 from stream.engine.index import (
@@ -18,13 +19,13 @@ from stream.engine.index import (
     slots_for,
 )
 from stream.engine.layout import (
+    ALWAYS,
     ARENA,
     ASG,
     ASG_FREE,
     ASSIGNED,
     COMBOS,
-    FINE,
-    FINE_COLUMNS,
+    DECLARED,
     IDS,
     IDS_BASE,
     IDS_USED,
@@ -40,15 +41,19 @@ from stream.engine.layout import (
     LEDGER,
     LEDGER_COLUMNS,
     SCRATCH,
+    TOUCHED,
+    TROUBLES,
     USER,
     USERS,
     USERS_USED,
     WATCH_USED,
-    WIDE_COLUMNS,
 )
 
 Array = npt.NDArray[Any]
 SMALL = 1 << 10
+WITHIN_STEP = frozenset(
+    {"scratch", "scratch_keys", "scratch_slots", "before", "before_declared", "before_row"}
+)  # empty between steps: not part of the state
 KEPT_USERS = 0.75  # with fewer of them left, gone users are dropped before the table grows
 
 
@@ -57,7 +62,9 @@ class Store:
 
     def __init__(self, arrays: dict[str, Array] | None = None) -> None:
         """Empty, or with the arrays of an export."""
-        self.a: dict[str, Array] = arrays if arrays is not None else _empty()
+        self.a: dict[str, Array] = _empty() | (arrays or {})
+        if len(self.a["declared"]):
+            self.a["before_declared"] = grown(self.a["before_declared"], len(self.a["before"]))
         self._tables: Tables | None = None
 
     @property
@@ -125,13 +132,20 @@ class Store:
             self.put(assigned=grown(self.a["assigned"], power_of_two(int(self.m[ASG]) + rows)))
         if int(self.m[ARENA]) + id_bytes > len(self.a["arena"]):
             self.put(arena=grown(self.a["arena"], power_of_two(int(self.m[ARENA]) + id_bytes)))
-        self.room_for_fine(2 * rows)
+        self.room_for_declared()
 
-    def room_for_fine(self, rows: int) -> None:
-        """Make room for so many new combinations of arm and user slice."""
-        need = int(self.m[FINE]) + rows + 16
-        if need > len(self.a["fine_keys"]):
-            self._grow_pairs("fine", int(self.m[FINE]), need, ("fine", "wide", "fine_touched"))
+    def room_for_declared(self) -> None:
+        """Give every assignment a row of declared quantities, if any experiment declares some."""
+        if self.a["feeds"].any() and len(self.a["declared"]) < len(self.a["assigned"]):
+            self.put(declared=grown(self.a["declared"], len(self.a["assigned"])))
+            self.put(before_declared=grown(self.a["before_declared"], len(self.a["before"])))
+
+    def room_for_touched(self, rows: int) -> None:
+        """Make room for so many more assignments changed in this step."""
+        need = int(self.m[TOUCHED]) + rows
+        if need > len(self.a["before"]):
+            names = ("before", "before_row", *(["before_declared"] if len(self.a["declared"]) else []))
+            self.put(**{name: grown(self.a[name], power_of_two(need)) for name in names})
 
     def room_for_combos(self, rows: int) -> None:
         """Make room for so many new combinations of slice values."""
@@ -220,11 +234,12 @@ def _empty() -> dict[str, Array]:
         "ints": np.zeros(SMALL, INTERACTION),
         "int_keys": np.zeros(SMALL, np.uint64),
         "assigned": np.zeros(SMALL, ASSIGNED),
+        "declared": np.zeros((0, 2 * DECLARED), np.int64),
+        "before": np.zeros(SMALL, ASSIGNED),
+        "before_declared": np.zeros((0, 2 * DECLARED), np.int64),
+        "before_row": np.zeros(SMALL, np.int32),
         "arena": np.zeros(SMALL, np.uint8),
         "scratch": np.zeros((SMALL, 6), np.int64),
-        "fine": np.zeros((SMALL, FINE_COLUMNS), np.int64),
-        "wide": np.zeros((SMALL, WIDE_COLUMNS, 2), np.int64),
-        "fine_touched": np.zeros(SMALL, np.int32),
         "ledger": np.zeros((SMALL, LEDGER_COLUMNS), np.int64),
         "ledger_touched": np.zeros(SMALL, np.int64),
         "ledger_fragment": np.zeros(SMALL, np.int64),
@@ -235,10 +250,17 @@ def _empty() -> dict[str, Array]:
         "currency": np.zeros(16, np.int32),
         "has_surfaces": np.zeros(16, np.int8),
         "surfaces": np.zeros((16, 1024), np.int8),
+        "phases": np.full((16, MAX_PHASES), ALWAYS, np.int64),
+        "cap": np.full(16, ALWAYS, np.int64),
+        "foretold": np.zeros(16, np.int8),
+        "feeds": np.zeros((16, 1024), np.uint8),
+        "troubles": np.zeros((16, MAX_ARMS * TROUBLES), np.int64),
+        "troubled": np.zeros(16, np.int8),
+        "declaring": np.zeros(16, np.int8),
     }
     for name in ("user", "id", "imp", "item", "watch"):
         a[f"{name}_slots"] = np.zeros(2 * SMALL, np.uint64)
-    for name in ("scratch", "fine", "ledger", "combo"):
+    for name in ("scratch", "ledger", "combo"):
         keys = np.zeros((SMALL, 2), np.int64)
         a[f"{name}_keys"] = keys
         a[f"{name}_slots"] = pair_slots(keys, 1 if name == "combo" else 0, 2 * SMALL)

@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stream.engine.outputs import COUNTS, DEAD_LETTERS, LEDGER, MOMENTS, PANES, TOTALS
+from stream.engine.outputs import (
+    COHORTS,
+    COUNTS,
+    DEAD_LETTERS,
+    DECLARED_METRICS,
+    LEDGER,
+    PANES,
+    TOTALS,
+    TROUBLES,
+    WIDE,
+)
 
 INT128 = pa.binary(16)  # ClickHouse reads 16 fixed bytes, little-endian, as its Int128
 TIME = pa.timestamp("ms", "UTC")
@@ -17,7 +27,7 @@ _TIMES = {
     "written_at_ms", "data_as_of_ms",
 }  # fmt: skip
 _NARROW = {"pane_seconds": pa.uint32(), "window_seconds": pa.uint32(), "last_step": pa.uint64()}
-_TEXTS = {"experiment", "arm", "dimension", "value", "topic", "reason", "field", "rule"}
+_TEXTS = {"experiment", "arm", "dimension", "value", "topic", "reason", "field", "rule", "since", "metric"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +86,10 @@ STATUS = (
 # By the engine's name of the table.
 SHAPES: dict[str, Shape] = {
     "panes": Shape("panes", *PANES),
-    "totals": Shape("totals", *TOTALS),
+    "totals": Shape("user_sums", *TOTALS),
+    "cohorts": Shape("cohorts", *COHORTS),
+    "troubles": Shape("troubles", *TROUBLES),
+    "declared_metrics": Shape("declared_metrics", *DECLARED_METRICS),
     "ledger": Shape("ledger_rows", *LEDGER),
     "dead_letters": Shape("dead_letter_rows", *DEAD_LETTERS),
     "rolling": Shape("rolling", *ROLLING),
@@ -113,6 +126,8 @@ def _array(column: Any, kind: pa.DataType) -> pa.Array:
         return int128(column)
     if isinstance(column, pa.Array):
         return column.cast(kind)
+    if kind == pa.date32():
+        return pa.array(column, pa.int32()).cast(kind)
     if kind == TIME:
         return pa.array(column, pa.int64()).cast(TIME)
     return pa.array(column, kind)
@@ -125,10 +140,12 @@ def _stored_name(column: str) -> str:
 def _type(column: str) -> pa.DataType:
     if column in _TIMES:
         return TIME
+    if column == "start_date":
+        return pa.date32()
     if column in _TEXTS:
         return pa.string()
     if column == "payload":
         return pa.binary()
-    if column == "revenue_minor" or column in MOMENTS:
+    if column in WIDE:
         return INT128
     return _NARROW.get(column, pa.int64())

@@ -115,11 +115,16 @@ class Run:
         return outputs
 
     def totals(self) -> dict[tuple[str, str, str, str], Counter[str]]:
-        """By (experiment, arm, dimension, value)."""
-        names = TABLES["totals"][1]
-        rows = {
-            k: Counter(dict(zip(names, map(int, v), strict=True))) for k, v in self.rows["totals"].items()
-        }
+        """By (experiment, arm, dimension, value): the sum of the phases."""
+        out: dict[Any, Counter[str]] = defaultdict(Counter)
+        for key, counts in self.table("totals").items():
+            out[key[:4]].update(counts)
+        return {k: v for k, v in out.items() if any(v.values())}
+
+    def table(self, name: str) -> dict[tuple[Any, ...], Counter[str]]:
+        """The newest rows of a table that are not all zero, by their key."""
+        names = TABLES[name][1]
+        rows = {k: Counter(dict(zip(names, map(int, v), strict=True))) for k, v in self.rows[name].items()}
         return {k: v for k, v in rows.items() if any(v.values())}
 
     def total(self, experiment: str = "e1", arm: str = "treatment", slice: str = "all") -> Counter[str]:

@@ -13,10 +13,14 @@ from stream.contracts.topics import Topic
 
 MINUTE = 60_000
 HOUR = 3_600_000
+DAY = 86_400_000
 USER_DIMENSIONS = ("country", "device", "segment")
 UNKNOWN = "__unknown__"
 SUMS = ("impressions", "clicked", "converted", "clicks", "conversions", "revenue")
 Event = dict[str, Any]
+# What one event adds for its user: its time, whether an impression, counts, whether before the first impression (None:
+# still open; for an interaction that left it is settled).
+Part = tuple[int, bool, Counter[str], bool | None]
 
 
 @dataclass
@@ -45,10 +49,13 @@ class Oracle:
         self.impressions: dict[str, Held] = {}
         self.interactions: list[Held] = []
         self.assignments: dict[tuple[str, str], list[Event]] = defaultdict(list)
-        self.left_users: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
-        self.left_flags: Counter[tuple[str, str, str, str]] = Counter()
+        self.left_users: dict[tuple[str, str, str], list[Part]] = defaultdict(list)
+        self.left_flags: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        self.left_dates: dict[tuple[str, str], set[tuple[int, bool]]] = defaultdict(set)
+        self.troubles: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         self.left_panes: dict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
         self.frozen: dict[str, Any] = {}
+        self.frozen_cohorts: dict[Any, Counter[str]] = {}
         self.ledger: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
         self.arms: dict[str, list[str]] = defaultdict(list)
 
@@ -62,13 +69,18 @@ class Oracle:
         self._freeze()
         this = len(self.segments)
         for topic in Topic:
+            troubled = []
             for event, record_at in events.get(topic, []):
                 hour = self.ledger[topic.word, record_at // HOUR]
                 hour["consumed"] += 1
                 outcome = self._take(topic, event, record_at, planned_at, this)
                 hour[outcome] += 1
+                if event is not None and outcome in ("late", "duplicate", "rejected"):
+                    troubled.append((event, outcome))
                 if event is not None and outcome in ("counted", "outside", "duplicate"):
                     self.newest[topic] = max(self.newest[topic], event["at"])
+            for event, outcome in troubled:
+                self._trouble(event, outcome)
         self.segment_ms = max(self.segment_ms, self.clock, *self.newest)
         self.segments.append(self.segment_ms)
         behind = [newest for newest, done in zip(self.newest, caught_up, strict=True) if not done]
@@ -109,6 +121,22 @@ class Oracle:
             self.interactions.append(held)
         return "outside" if outside else "counted"
 
+    def _trouble(self, event: Event, kind: str) -> None:
+        """At the arms known now: the one in force at the event's time, else the earliest."""
+        user, known = event["user_id"], False
+        for e in self._experiments():
+            if self.assignments[user, e]:
+                known = True
+                arms = [a["arm"] for a in self._ordered(user, e) if a["at"] <= event["at"]]
+                as_of = self.d.experiment(e).policy == Policy.AS_OF and arms
+                self.troubles[e, arms[-1] if as_of else self._earliest(user, e)["arm"]][kind] += 1
+        if not known:
+            self.troubles["", "unknown"][kind] += 1
+
+    def _orphan(self, held: Held, reason: str) -> None:
+        held.credit = reason
+        self._trouble(held.event, "orphaned")
+
     def _experiments(self) -> set[str]:
         return {e for _, e in self.assignments}
 
@@ -130,7 +158,8 @@ class Oracle:
 
     def _attribute(self, held: Held) -> None:
         event = held.event
-        held.credit = "no_reference"
+        if event["impression_id"] is None and event["item_id"] is None:
+            self._orphan(held, "no_reference")
         if event["impression_id"] is not None:
             named = self.impressions.get(event["impression_id"])
             if named is None:
@@ -153,11 +182,11 @@ class Oracle:
     def _settle(self, held: Held, shown: Held) -> None:
         delta = held.event["at"] - shown.event["at"]
         if shown.event["user_id"] != held.event["user_id"]:
-            held.credit = "other_user"
+            self._orphan(held, "other_user")
         elif -5 * MINUTE <= delta <= self.d.attribution_window_ms:
             self._credit(held, shown)
         else:
-            held.credit = "outside_window"
+            self._orphan(held, "outside_window")
 
     def _improve(self, held: Held, shown: Held) -> None:
         """Credit by item to a later impression; tests have no two impressions of one user and item at the same time."""
@@ -189,18 +218,37 @@ class Oracle:
         for held in list(self.interactions):
             if self.segments[held.segment] < self.horizon:
                 if held.credit == "waiting":
-                    held.credit = "unknown_impression"
+                    self._orphan(held, "unknown_impression")
                 self._settle_for_good(self._interaction_parts(held))
+                for e in self._experiments():
+                    if self.assignments[held.event["user_id"], e]:
+                        self._note_date(self.left_dates, held.event, e)
                 if not held.outside:
                     self.ledger["interactions", held.hour][held.credit] += 1
                 self.interactions.remove(held)
 
     def _settle_for_good(self, parts: list[Any]) -> None:
-        for kind, key, counts in parts:
+        for kind, key, part in parts:
             if kind == "flag":
-                self.left_flags[key] += counts
+                self.left_flags[key][part] += 1
+            elif kind == "user":
+                at, is_impression, counts, _ = part
+                self.left_users[key].append((at, is_impression, counts, self._is_early(part, *key)))
             else:
-                (self.left_users if kind == "user" else self.left_panes)[key].update(counts)
+                self.left_panes[key].update(part)
+
+    def _is_early(self, part: Part, user: str, e: str, _: str) -> bool:
+        """Whether an event comes before the first impression that counts."""
+        users, _flags = self._by_user()
+        exposed_at = self._exposed_at([p for arm in self.arms[e] for p in users[user, e, arm]], e)
+        return not part[1] and (exposed_at is None or part[0] < exposed_at)
+
+    def _note_date(self, dates: Any, event: Event, e: str) -> None:
+        """The user was active in an experiment; whether that counts from the assignment on is settled for good."""
+        ends_at = self.d.experiment(e).ends_at_ms
+        if ends_at is None or event["at"] < ends_at:
+            date = event["at"] // DAY
+            dates[event["user_id"], e].add((date, date >= self._earliest(event["user_id"], e)["at"] // DAY))
 
     def _freeze(self) -> None:
         for experiment in self.d.experiments:
@@ -208,10 +256,11 @@ class Oracle:
             if ends_at is None or experiment.name in self.frozen:
                 continue
             if ends_at < self.horizon - self.d.attribution_window_ms:
-                totals = self.totals()
+                totals, cohorts = self.totals(), self.cohorts()
                 for kind, pane, counts in self._parts():
                     if kind == "pane" and pane[0] == experiment.name:
                         self.left_panes[pane].update(counts)
+                self.frozen_cohorts |= {k: v for k, v in cohorts.items() if k[0] == experiment.name}
                 self.frozen[experiment.name] = {k: v for k, v in totals.items() if k[0] == experiment.name}
                 for key in [k for k in self.assignments if k[1] == experiment.name]:
                     del self.assignments[key]
@@ -253,13 +302,12 @@ class Oracle:
         return in_force[-1]["arm"] if policy == Policy.AS_OF else self._earliest(user, e)["arm"]
 
     def _flags(self, event: Event, e: str) -> list[Any]:
-        first = self._earliest(event["user_id"], e)
-        key = (e, first["arm"], self._slices_of(first))
+        key = event["user_id"], e
         flags: list[Any] = []
-        if event["at"] < first["at"]:
-            flags.append(("flag", (*key, "before_assignment"), 1))
-        if self._mixed(event["user_id"], e):
-            flags.append(("flag", (*key, "mixed_events"), 1))
+        if event["at"] < self._earliest(*key)["at"]:
+            flags.append(("flag", key, "before_assignment"))
+        if self._mixed(*key):
+            flags.append(("flag", key, "mixed_events"))
         return flags
 
     def _slices_of(self, assignment: Event) -> tuple[str, ...]:
@@ -282,7 +330,9 @@ class Oracle:
                 continue
             parts += self._flags(event, e)
             if arm is not None:
-                parts.append(("user", (event["user_id"], e, arm), counts))
+                latency = event["latency_ms"]
+                timed = Counter(latency=round(latency), timed=1) if latency is not None else Counter()
+                parts.append(("user", (event["user_id"], e, arm), (event["at"], True, counts + timed, False)))
                 parts.append(("pane", (e, arm, self._pane_slices(held), event["at"] // 10_000), counts))
         return parts
 
@@ -297,17 +347,22 @@ class Oracle:
             parts += self._flags(event, e)
             if arm is None:
                 continue
-            first = self._earliest(event["user_id"], e)
+            rules = self.d.experiment(e)
             counts = Counter(
                 clicks=int(event["kind"] == "click"), conversions=int(self._is_conversion(event))
             )
+            own_money = event["currency"] in (None, rules.currency or self.d.currency)
+            value = (event["value_minor"] or 0) if own_money else 0
+            of_user: Counter[str] = Counter()
             if event["kind"] in self.d.conversion_kinds:
-                if event["currency"] in (None, self.d.experiment(e).currency or self.d.currency):
-                    counts["revenue"] += event["value_minor"] or 0
-                else:
-                    parts.append(("flag", (e, arm, self._slices_of(first), "foreign_currency"), 1))
+                counts["revenue"] += value
+                of_user["foreign"] += int(not own_money)
+            for slot, quantity in enumerate(rules.quantities, 1):
+                if event["kind"] in quantity.kinds:
+                    of_user[f"declared_{slot}"] += value if quantity.adds_value else 1
+            of_user.update(counts)
+            parts.append(("user", (event["user_id"], e, arm), (event["at"], False, of_user, None)))
             if any(counts.values()):
-                parts.append(("user", (event["user_id"], e, arm), counts))
                 parts.append(("pane", (e, arm, self._pane_slices(shown), event["at"] // 10_000), counts))
         return parts
 
@@ -321,69 +376,145 @@ class Oracle:
             held += self._interaction_parts(interaction)
         return held
 
-    def totals(self) -> dict[tuple[str, str, str, str], Counter[str]]:
-        """By (experiment, arm, dimension, value)."""
-        users: dict[Any, Counter[str]] = defaultdict(Counter)
-        out: dict[Any, Counter[str]] = defaultdict(Counter)
-        for key, counts in self.left_users.items():
-            users[key].update(counts)
-        flags = Counter(self.left_flags)
-        for kind, key, counts in self._parts():
+    def _by_user(self) -> tuple[dict[Any, list[Part]], dict[Any, Counter[str]]]:
+        users = defaultdict(list, {key: list(parts) for key, parts in self.left_users.items()})
+        flags = defaultdict(Counter, {key: Counter(counts) for key, counts in self.left_flags.items()})
+        for kind, key, part in self._parts():
             if kind == "user":
-                users[key].update(counts)
+                users[key].append(part)
             elif kind == "flag":
-                flags[key] += counts
-        for (e, arm, slices, name), n in flags.items():
-            self._spread(out, e, arm, slices, Counter({name: n}))
+                flags[key][part] += 1
+        return users, flags
+
+    def totals(self) -> dict[tuple[Any, ...], Counter[str]]:
+        """By (experiment, arm, dimension, value, phase)."""
+        users, flags = self._by_user()
+        out: dict[Any, Counter[str]] = defaultdict(Counter)
         for (user, e), assignments in self.assignments.items():
             if assignments:
-                self._add_user(out, users, user, e)
+                first = self._earliest(user, e)
+                counts = Counter(flags[user, e], mixed_users=int(self._mixed(user, e)))
+                self._spread(out, e, first["arm"], first, counts)
+                for arm, parts in self._arms_of_user(users, user, e):
+                    self._spread(out, e, arm, first, self._user_sums(parts, first, e))
         for frozen in self.frozen.values():
             out.update(frozen)
         return {k: v for k, v in out.items() if any(v.values())}
 
-    def _add_user(
-        self, out: dict[Any, Counter[str]], users: dict[Any, Counter[str]], user: str, e: str
-    ) -> None:
-        policy, mixed, first = self.d.experiment(e).policy, self._mixed(user, e), self._earliest(user, e)
-        slices = self._slices_of(first)
-        if mixed:
-            self._spread(out, e, first["arm"], slices, Counter(mixed_users=1))
-        if mixed and policy == Policy.EXCLUDE:
-            return
-        all_arms = sorted({a["arm"] for a in self.assignments[user, e]})
-        for arm in all_arms if policy == Policy.AS_OF else [first["arm"]]:
-            of_arm = [arm] if policy == Policy.AS_OF else self.arms[e]
-            s: Counter[str] = Counter()
-            for each in of_arm:
-                s.update(users.get((user, e, each), Counter()))
-            counts = Counter(
-                assigned_users=1,
-                exposed_users=int(s["impressions"] > 0),
-                impressions=s["impressions"],
-                clicked_impressions=s["clicked"],
-                converted_impressions=s["converted"],
-                clicks=s["clicks"],
-                conversions=s["conversions"],
-                revenue_minor=s["revenue"],
-                impressions_sq=s["impressions"] ** 2,
-                clicked_sq=s["clicked"] ** 2,
-                clicked_x_impressions=s["clicked"] * s["impressions"],
-                converted_sq=s["converted"] ** 2,
-                converted_x_impressions=s["converted"] * s["impressions"],
-                clicks_sq=s["clicks"] ** 2,
-                conversions_sq=s["conversions"] ** 2,
-                revenue_sq=s["revenue"] ** 2,
-                revenue_x_conversions=s["revenue"] * s["conversions"],
-            )
-            self._spread(out, e, arm, slices, counts)
+    def _arms_of_user(self, users: dict[Any, list[Part]], user: str, e: str) -> list[tuple[str, list[Part]]]:
+        """The arms in which a user takes part, with what counts there."""
+        policy = self.d.experiment(e).policy
+        if self._mixed(user, e) and policy == Policy.EXCLUDE:
+            return []
+        if policy == Policy.AS_OF:
+            arms = sorted({a["arm"] for a in self.assignments[user, e]})
+            return [(arm, users[user, e, arm]) for arm in arms]
+        parts = [part for arm in self.arms[e] for part in users[user, e, arm]]
+        return [(self._earliest(user, e)["arm"], parts)]
 
-    def _spread(
-        self, out: dict[Any, Counter[str]], e: str, arm: str, slices: tuple[str, ...], c: Counter[str]
+    def _exposed_at(self, parts: list[Part], e: str) -> int | None:
+        if self.d.experiment(e).policy == Policy.AS_OF:
+            return -1
+        return min((at for at, is_impression, *_ in parts if is_impression), default=None)
+
+    def _user_sums(self, parts: list[Part], first: Event, e: str) -> Counter[str]:
+        """What one user adds to every sum."""
+        rules = self.d.experiment(e)
+        exposed_at = self._exposed_at(parts, e)
+        s: Counter[str] = Counter()
+        x: Counter[str] = Counter()
+        for at, is_impression, counts, early in parts:
+            s.update(counts)
+            if early is None:
+                early = not is_impression and (exposed_at is None or at < exposed_at)
+            if not early:
+                x.update(counts)
+        out = Counter(assigned_users=1, foreign_currency=s["foreign"])
+        self._per_user(out, "", s, first, rules)
+        if s["impressions"] > 0:
+            out["exposed_users"] = 1
+            y = s["impressions"]
+            shown = {"impressions": y, "clicked": s["clicked"], "converted": s["converted"],
+                     "latency": s["latency"], "timed_impressions": s["timed"]}  # fmt: skip
+            stored = {
+                "clicked": "clicked_impressions",
+                "converted": "converted_impressions",
+                "latency": "latency_ms",
+            }
+            for name, value in shown.items():
+                out[stored.get(name, name)] += value
+                out[f"{name}_sq"] += value**2
+            for name in ("clicked", "converted"):
+                out[f"{name}_x_impressions"] += shown[name] * y
+            out["latency_x_timed_impressions"] += s["latency"] * s["timed"]
+            self._per_user(out, "exposed_", x, first, rules)
+            for slot in range(1, 5):
+                out[f"exposed_declared_{slot}_x_impressions"] += x[f"declared_{slot}"] * y
+        return out
+
+    def _per_user(self, out: Counter[str], prefix: str, s: Counter[str], first: Event, rules: Any) -> None:
+        capped = (
+            s["revenue"] if rules.revenue_cap_minor is None else min(s["revenue"], rules.revenue_cap_minor)
+        )
+        pre = first["pre_value"] or 0
+        declared = {f"declared_{slot}": s[f"declared_{slot}"] for slot in range(1, 5)}
+        names = {q.name: f"declared_{slot}" for slot, q in enumerate(rules.quantities, 1)}
+        z = {"clicks": s["clicks"], "conversions": s["conversions"], "revenue": s["revenue"],
+             "capped_revenue": capped, "pre_value": pre, **declared}  # fmt: skip
+        for name, value in z.items():
+            out[prefix + name + ("_minor" if "revenue" in name else "")] += value
+            out[f"{prefix}{name}_sq"] += value**2
+        out[f"{prefix}converted_users"] += int(s["conversions"] > 0)
+        out[f"{prefix}revenue_x_conversions"] += s["revenue"] * s["conversions"]
+        foretold = {None: 0, "clicks": s["clicks"], "conversions": s["conversions"], "revenue": capped}
+        what = rules.pre_value
+        value = foretold[what] if what in foretold else declared[names[what]]
+        out[f"{prefix}pre_value_x_foretold"] += pre * value
+        for a in range(1, 5):
+            for b in range(a + 1, 5):
+                out[f"{prefix}declared_{a}_x_{b}"] += declared[f"declared_{a}"] * declared[f"declared_{b}"]
+
+    def _phase(self, first: Event, e: str) -> int:
+        started = [p for p in self.d.experiment(e).phases[1:] if p.starts_at_ms <= first["at"]]
+        return len(started)
+
+    def _spread(self, out: dict[Any, Counter[str]], e: str, arm: str, first: Event, c: Counter[str]) -> None:
+        phase = self._phase(first, e)
+        out[e, arm, "all", "", phase].update(c)
+        for dimension, value in zip(USER_DIMENSIONS, self._slices_of(first), strict=True):
+            out[e, arm, dimension, value, phase].update(c)
+
+    def cohorts(self) -> dict[tuple[Any, ...], Counter[str]]:
+        """By (experiment, arm, dimension, value, phase, since, start date)."""
+        users, _ = self._by_user()
+        dates = defaultdict(set, {key: set(found) for key, found in self.left_dates.items()})
+        for held in self.interactions:
+            for e in self._experiments():
+                if self.assignments[held.event["user_id"], e]:
+                    self._note_date(dates, held.event, e)
+        out: dict[Any, Counter[str]] = defaultdict(Counter)
+        for (user, e), assignments in self.assignments.items():
+            if not assignments or self.d.experiment(e).policy == Policy.AS_OF:
+                continue
+            first = self._earliest(user, e)
+            for arm, parts in self._arms_of_user(users, user, e):
+                active = {date for date, counts in dates[user, e] if counts}
+                self._add_cohort(out, e, arm, first, "assignment", first["at"] // DAY, active)
+                exposed_at = self._exposed_at(parts, e)
+                if exposed_at is not None:
+                    active = {date for date, _ in dates[user, e]}
+                    self._add_cohort(out, e, arm, first, "exposure", exposed_at // DAY, active)
+        out.update(self.frozen_cohorts)
+        return {k: v for k, v in out.items() if any(v.values())}
+
+    def _add_cohort(
+        self, out: Any, e: str, arm: str, first: Event, since: str, start: int, active: set[int]
     ) -> None:
-        out[e, arm, "all", ""].update(c)
-        for dimension, value in zip(USER_DIMENSIONS, slices, strict=True):
-            out[e, arm, dimension, value].update(c)
+        counts = Counter(users=1, **{f"active_d{n}": int(start + n in active) for n in (1, 7, 30)})
+        spread: dict[Any, Counter[str]] = defaultdict(Counter)
+        self._spread(spread, e, arm, first, counts)
+        for key, c in spread.items():
+            out[(*key, since, start)].update(c)
 
     def panes(self) -> dict[tuple[Any, ...], Counter[str]]:
         """By (experiment, arm, dimension, value, pane start in ms)."""

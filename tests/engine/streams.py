@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from stream.contracts.definitions import Arm, Definitions, Experiment, Policy
+from stream.contracts.definitions import Arm, Definitions, Experiment, Metric, Per, Phase, Policy
 from stream.contracts.topics import Topic
 from tests.engine.makers import (
     DAY,
@@ -27,9 +27,28 @@ def definitions(**changes: object) -> Definitions:
     fields: dict[str, object] = {
         "conversion_kinds": ("order", "purchase"),
         "experiments": (
-            Experiment(name="excludes", policy=Policy.EXCLUDE),
+            Experiment(
+                name="excludes",
+                policy=Policy.EXCLUDE,
+                phases=(
+                    Phase(starts_at_ms=T0 - DAY, shares={"control": 0.9, "b": 0.05, "c": 0.05}),
+                    Phase(starts_at_ms=T0 + HOUR, shares={"control": 0.5, "b": 0.25, "c": 0.25}),
+                ),
+                metrics={
+                    "wishes": Metric(kinds=("wish",)),
+                    "worth": Metric(kinds=("wish", "order"), of="value", per=Per.IMPRESSION),
+                },
+                pre_value="wishes",
+            ),
             Experiment(name="ends", policy=Policy.EXCLUDE, ends_at_ms=T0 + 2 * HOUR),
-            Experiment(name="first", policy=Policy.FIRST, surfaces=("home",), currency="USD"),
+            Experiment(
+                name="first",
+                policy=Policy.FIRST,
+                surfaces=("home",),
+                currency="USD",
+                revenue_cap_minor=8,
+                pre_value="revenue",
+            ),
             Experiment(name="known", arms={"control": Arm(share=0.5), "b": Arm(share=0.5)}),
             Experiment(name="of", policy=Policy.AS_OF),
         ),
@@ -85,6 +104,7 @@ class World:
             arm=r.choice(["control", "control", "b", "c"]),
             country=r.choice(["DE", "IN", None]),
             segment=r.choice(["new", None]),
+            pre_value=r.choice([None, 3, -8, 10**12]),
         )
 
     def _shown(self, at: int) -> tuple[Topic, Event]:
@@ -101,6 +121,7 @@ class World:
         shown = an_impression(
             self.event_id(), at, user, impression_id=name, item_id=item, surface=r.choice(["home", "cart"]),
             country=r.choice(["DE", None]), device=r.choice(["web", "app"]), model_version=r.choice(["v1", "v2"]),
+            latency_ms=r.choice([None, 0.0, 12.5, 99.7]),
         )  # fmt: skip
         self.impressions.append(shown)
         return Topic.IMPRESSIONS, shown

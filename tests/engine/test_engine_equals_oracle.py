@@ -35,10 +35,13 @@ def run_steps(run: Run, steps: list[Given]) -> Run:
 
 
 def assert_equal(run: Run, oracle: Oracle) -> None:
-    totals, expected = run.totals(), oracle.totals()
-    assert {k: +v if min(v.values()) >= 0 else v for k, v in totals.items()}.keys() == expected.keys()
-    for key, counts in expected.items():
-        assert {n: c for n, c in totals[key].items() if c} == {n: c for n, c in counts.items() if c}, key
+    for name, expected in (
+        ("totals", oracle.totals()), ("cohorts", oracle.cohorts()), ("troubles", oracle.troubles),
+    ):  # fmt: skip
+        found = run.table(name)
+        assert found.keys() == expected.keys(), name
+        for key, counts in expected.items():
+            assert {n: c for n, c in found[key].items() if c} == {n: c for n, c in counts.items() if c}, key
     panes = run.panes()
     wanted = {
         key: {COUNT_NAMES.get(n, n): c for n, c in counts.items() if c}

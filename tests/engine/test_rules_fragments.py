@@ -1,6 +1,7 @@
 """Panes as fragments, partials for rolling windows, and outputs as absolute totals."""
 
 from stream.contracts.topics import Topic
+from stream.engine.layout import LEDGER
 from stream.engine.outputs import Chunk, Outputs
 from tests.engine.makers import (
     DAY,
@@ -54,7 +55,7 @@ def test_a_step_without_records_puts_out_nothing() -> None:
     run = Run()
     run.step(assignments=[an_assignment()], impressions=[an_impression()])
     outputs = run.step()
-    assert [len(table[next(iter(table))]) for table in outputs.tables.values()] == [0, 0, 0, 0]
+    assert [len(table[next(iter(table))]) for table in outputs.tables.values()] == [0] * 7
     assert (outputs.chunks, outputs.rows) == ([], 0)
 
 
@@ -103,7 +104,7 @@ def test_a_closed_hour_of_the_ledger_reopens_as_a_new_fragment() -> None:
     run.step(impressions=[an_impression("i1", T0)])
     for k in range(1, 130):
         run.step(interactions=[an_interaction(f"n{k}", T0 + k * 10 * SECOND)])
-    assert int(run.engine._store.m[20]) == 1
+    assert int(run.engine._store.m[LEDGER]) == 1
     run.step(assignments=[an_assignment(at=T0 + 1300 * SECOND)])
     rows = {k[2]: v for k, v in run.rows["ledger"].items() if k[0] == "impressions"}
     assert rows[1][:5] == (1, 0, 0, 0, 1)  # consumed, counted, duplicate, late, outside

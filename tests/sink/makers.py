@@ -17,7 +17,7 @@ NOON_MS = 1_735_732_800_000  # 2025-01-01 12:00 UTC
 def a_row(table: str, **values: Any) -> Row:
     """A row of an engine table: zeros and empty texts but for `values`."""
     key, others = TABLES[table]
-    texts = {"experiment", "arm", "dimension", "value", "topic", "reason", "field", "rule"}
+    texts = {"experiment", "arm", "dimension", "value", "topic", "reason", "field", "rule", "since", "metric"}
     zeros: Row = {name: "" if name in texts else 0 for name in (*key, *others)}
     return zeros | values
 
@@ -62,7 +62,9 @@ def a_step(
     dead_letters: Sequence[Row] = (),
     clock_ms: int = NOON_MS,
 ) -> Outputs:
-    given = {"panes": panes, "totals": totals, "ledger": ledger, "dead_letters": dead_letters}
+    given = dict.fromkeys(TABLES, ()) | {
+        "panes": panes, "totals": totals, "ledger": ledger, "dead_letters": dead_letters,
+    }  # fmt: skip
     tables = {
         name: {column: [row[column] for row in given[name]] for column in (*key, *others)}
         for name, (key, others) in TABLES.items()

@@ -71,7 +71,7 @@ def test_on_a_cluster_tables_are_replicated_and_every_object_is_made_on_all_serv
             engine="ReplicatedReplacingMergeTree", on_cluster="ON CLUSTER 'c'"
         )
         statements = [s for s in sql.split(";\n") if s.strip()]
-        creates = [s for s in statements if "CREATE " in s]
+        creates = [s for s in statements if "CREATE " in s or "DROP " in s]
         assert len(creates) == len(statements)
         assert all("ON CLUSTER 'c'" in s for s in creates)
         assert all(

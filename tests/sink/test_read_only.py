@@ -67,14 +67,14 @@ def test_questions_about_the_tables_are_answered(db: Database, text: str) -> Non
 
 
 REFUSED = {
-    "INSERT INTO totals (generation) VALUES (1)": "not INSERT",
-    "DROP TABLE totals": "not DROP",
+    "INSERT INTO user_sums (generation) VALUES (1)": "not INSERT",
+    "DROP TABLE user_sums": "not DROP",
     "CREATE TABLE x (a Int8) ENGINE = Memory": "not CREATE",
-    "ALTER TABLE totals DELETE WHERE 1": "not ALTER",
+    "ALTER TABLE user_sums DELETE WHERE 1": "not ALTER",
     "KILL QUERY WHERE 1": "not KILL",
     "SET readonly = 0": "not SET",
     "USE system": "not USE",
-    "SELECT 1; DROP TABLE totals": "Multi-statements are not allowed",
+    "SELECT 1; DROP TABLE user_sums": "Multi-statements are not allowed",
     "SELECT 1 SETTINGS readonly = 0": "open for reading only",
     "SELECT * FROM file('/etc/passwd', 'LineAsString')": r"file\(\) reads from outside",
     "SELECT file('/etc/passwd')": r"file\(\) reads from outside",
@@ -100,7 +100,11 @@ def test_everything_else_is_refused_with_a_sentence(db: Database, text: str, why
 
 
 def test_the_database_itself_refuses_changes(db: Database) -> None:
-    for statement in ("DROP TABLE totals", "INSERT INTO totals (generation) VALUES (1)", "SET readonly = 0"):
+    for statement in (
+        "DROP TABLE user_sums",
+        "INSERT INTO user_sums (generation) VALUES (1)",
+        "SET readonly = 0",
+    ):
         with pytest.raises(ConfigurationError, match=r"open for reading only"):
             db.query(statement)
     assert len(queries.results(db)) == 1

@@ -43,7 +43,7 @@ def test_missing_and_unknown_columns_are_errors(wrong: dict[str, list[int]]) -> 
     columns = a_step(totals=[a_total()]).tables["totals"] | wrong
     if not wrong:
         del columns["clicks"]
-    with pytest.raises(ValueError, match="totals: columns differ"):
+    with pytest.raises(ValueError, match="user_sums: columns differ"):
         SHAPES["totals"].rows(columns, generation=1, partition=0, version=1)
 
 

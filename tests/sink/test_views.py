@@ -151,7 +151,7 @@ class TestArmTotals:
             ),
             an_emission(1, partition=1, totals=[a_total(revenue_sq=large, revenue_minor=1)]),
         )
-        moments = db.query("SELECT revenue_sq, revenue_x_conversions, clicks_sq FROM arm_moments").rows
+        moments = db.query("SELECT revenue_sq, revenue_x_conversions, clicks_sq FROM arm_sums").rows
         assert [tuple(row) for row in moments] == [(2 * large, -large, 0)]
         assert queries.results(db)[0]["revenue_minor"] == 2**70 + 1
 

@@ -58,7 +58,7 @@ def test_a_step_is_acknowledged_once_all_its_tables_and_its_status_are_written()
         assert writer.acked(1) == -1
         assert writer.rows_written == 4
     assert [name for name, _ in database.inserts] == [
-        "panes", "totals", "ledger_rows", "dead_letter_rows", "partition_status",
+        "panes", "user_sums", "ledger_rows", "dead_letter_rows", "partition_status",
     ]  # fmt: skip
     assert database.generations == [1]
 
@@ -74,7 +74,7 @@ def test_nothing_is_acknowledged_while_one_table_is_missing() -> None:
         assert writer.drain(10)
         assert writer.acked(0) == 1
         assert writer.waiting_rows == 0
-    assert [name for name, _ in database.inserts] == ["panes", "panes", "totals", "partition_status"]
+    assert [name for name, _ in database.inserts] == ["panes", "panes", "user_sums", "partition_status"]
 
 
 def test_steps_that_wait_are_written_as_one_with_only_the_newest_rows() -> None:
@@ -122,7 +122,7 @@ def test_rows_that_come_while_a_flush_fails_are_written_with_those_it_held() -> 
         assert writer.drain(10)
         assert (writer.acked(0), writer.acked(1)) == (2, 5)
     assert {(r["arm"], r["impressions"]) for r in database.rows("panes")} == {("a", 2), ("b", 1)}
-    assert len(database.rows("totals")) == 1
+    assert len(database.rows("user_sums")) == 1
 
 
 def test_a_real_server_that_dies_and_comes_back_has_every_row(
