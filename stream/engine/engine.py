@@ -145,9 +145,12 @@ class Engine:
         before = {ring: int(self._store.m[count]) for ring, (_, count) in RINGS.items()}
         rows = 0
         for topic in Topic:
-            for batch in batches.get(topic, ()):
-                rows += len(batch)
-                self._take(batch, step)
+            taken = [batch for batch in batches.get(topic, ()) if len(batch)]
+            rows += sum(map(len, taken))
+            statuses = [self._take(batch, step) for batch in taken]
+            # Not before all are taken: where a step's fetches were cut must not matter.
+            for batch, status in zip(taken, statuses, strict=True):
+                self._count_troubles(batch, status)
         self._close_segments(before)
         self._advance_clock(step.caught_up)
         return self._emitter.outputs(step.number, rows, self.clock_ms, self.horizon_ms)
@@ -206,13 +209,11 @@ class Engine:
 
     # ---- a batch
 
-    def _take(self, batch: Batch, step: Step) -> None:
-        if not len(batch):
-            return
+    def _take(self, batch: Batch, step: Step) -> I64:
         topic = batch.topic
         at = np.ascontiguousarray(batch.fields[:, 1])
         received = received_at(batch.record_at_ms, step.planned_at_ms)
-        status = screen(batch.status, at, received, self.horizon_ms, topic != Topic.ASSIGNMENTS)
+        status: I64 = screen(batch.status, at, received, self.horizon_ms, topic != Topic.ASSIGNMENTS)
         self._store.room_for_hours(len(np.unique(received // HOUR_MS)))
         ledger_rows, hours = ledger_rows_of(self._store.tables(), int(topic), received)
         consumed = np.bincount(ledger_rows)
@@ -223,12 +224,12 @@ class Engine:
         if len(accepted):
             self.newest[topic] = max(self.newest[topic], int(accepted.max()))
         count_outcomes(self._store.tables(), ledger_rows, status, batch.misrouted)
-        self._count_troubles(batch, at, status)
         self._emitter.add_dead_letters(batch, status)
+        return status
 
-    def _count_troubles(self, batch: Batch, at: I64, status: I64) -> None:
+    def _count_troubles(self, batch: Batch, status: I64) -> None:
         """Count late, repeated and readable rejected events at the arms their users are in, as far as known now."""
-        readable = is_readable(status)
+        readable, at = is_readable(status), self._column(batch, "at")
         for kind, chosen in (
             (T_LATE, status == LATE),
             (T_DUPLICATE, status == DUPLICATE),

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
 from faust.types import TP
@@ -9,7 +10,7 @@ from faust.types import TP
 from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
 from stream.durability.journal import Entry
-from stream.engine.outputs import COUNTS, Chunk
+from stream.engine.outputs import COUNTS, TABLES, Chunk
 from stream.rolling.partials import PANE_MS
 from stream.rolling.state import IDLE_TIMEOUT_MS, WINDOWS_SECONDS
 from tests.app.fakes import NAMES
@@ -44,7 +45,9 @@ class Truth:
     def compare(self, database: Database) -> None:
         """Totals, panes, ledger and dead letters of every partition."""
         for number, oracle in self._oracles.items():
-            self._equal(f"totals of {number}", totals(database, number), _plain(oracle.totals()))
+            self._equal(f"totals of {number}", table("totals", database, number), _plain(oracle.totals()))
+            self._equal(f"cohorts of {number}", table("cohorts", database, number), _plain(oracle.cohorts()))
+            self._equal(f"troubles of {number}", table("troubles", database, number), _plain(oracle.troubles))
             self._equal(f"panes of {number}", panes(database, number), self._panes[number])
             outcomes = oracle.outcomes()
             self._equal(f"ledger of {number}", ledger(database, number), _plain(outcomes))
@@ -60,7 +63,9 @@ class Truth:
             oracle = Oracle(self._definitions)
             given = {topic: self._log(topic, number).arrivals for topic in Topic}
             oracle_step(oracle, given, 1 << 60, CAUGHT_UP)
-            self._equal(f"totals of {number}, at once", totals(database, number), _plain(oracle.totals()))
+            self._equal(
+                f"totals of {number}, at once", table("totals", database, number), _plain(oracle.totals())
+            )
             self._equal(f"panes of {number}, at once", panes(database, number), _plain(oracle.panes()))
 
     def compare_rolling(self, database: Database, live_chunks: Mapping[int, list[Chunk]]) -> None:
@@ -136,12 +141,13 @@ class Truth:
             raise self._schedule.fail(f"{what}: {_difference(found, wanted)}")
 
 
-def totals(database: Database, number: int) -> dict[Any, Counts]:
-    """By (experiment, arm, dimension, value)."""
+def table(name: str, database: Database, number: int) -> dict[Any, Counts]:
+    """The rows of one of the engine's tables that are not all zero, by their key."""
+    keys = TABLES[name][0]
     return {
-        tuple(row[name] for name in ("experiment", "arm", "dimension", "value")): counts
-        for p, row in database.columns("totals")
-        if p == number and (counts := _counts(row, skip=4))
+        tuple(_days(row[key]) for key in keys): counts
+        for p, row in database.columns(name)
+        if p == number and (counts := _counts(row, skip=len(keys)))
     }
 
 
@@ -164,6 +170,11 @@ def ledger(database: Database, number: int) -> dict[Any, Counts]:
             counts.pop("misrouted", None)
             out[row["topic"], row["hour_ms"] // HOUR].update(counts)
     return _plain(out)
+
+
+def _days(value: Any) -> Any:
+    """Dates as the engine has them, as days since 1970."""
+    return value.toordinal() - date(1970, 1, 1).toordinal() if isinstance(value, date) else value
 
 
 def _counts(row: dict[str, Any], skip: int) -> Counts:
