@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import (
@@ -150,7 +150,11 @@ class Settings(BaseSettings):
         0.9,
         gt=0,
         le=1,
-        description="A worker stops when more than this part of them was rejected; `1`: never.",
+        description="The breaker trips when more than this part of them was rejected; `1`: never.",
+    )
+    breaker_action: Literal["report", "stop"] = Field(
+        "report",
+        description="When it trips: `report` (unready, log, metric; counting goes on) or `stop` (the worker ends).",
     )
     step_seconds: float = Field(1.0, gt=0, le=60, description="Pause between the starts of two steps.")
     web_host: str = Field(

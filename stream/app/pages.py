@@ -40,6 +40,8 @@ def unready(worker: Worker) -> list[str]:
             reasons.append(f"partition {number} repeats journaled steps")
         elif held.is_running and held.pause in _EXCUSES:
             reasons.append(f"partition {number} pauses: {held.pause}")
+        if held.is_running and held.breaker.trouble:
+            reasons.append(held.breaker.trouble)
     return reasons
 
 

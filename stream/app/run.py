@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from stream.app.breaker import Breaker
+from stream.app.breaker import Breaker, Rule
 from stream.app.cluster import Broker, describe_broker
 from stream.app.decoder import Decoder
 from stream.app.engines import Engines
@@ -96,7 +96,7 @@ def _run(
         {topic: settings.topic(topic) for topic in Topic},
         partition_of=lambda number: Partition(number, deployment.folder(number), owner, around),
         decoder=Decoder(schemas, partitions=broker.cluster.partitions),
-        breaker_of=lambda number: Breaker(number, rows=settings.breaker_rows, share=settings.breaker_share),
+        breaker_of=lambda number: Breaker(number, _rule(settings)),
         memory_limit=int(settings.memory_limit),
         on_failure=lambda: signal.raise_signal(signal.SIGTERM),
     )
@@ -110,6 +110,10 @@ def _run(
     )  # fmt: skip
     code = run_app(app)
     return _verdict(worker, code)
+
+
+def _rule(settings: Settings) -> Rule:
+    return Rule(settings.breaker_rows, settings.breaker_share, stops=settings.breaker_action == "stop")
 
 
 def _verdict(worker: Worker, code: int) -> int:

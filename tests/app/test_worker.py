@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from stream.app.breaker import Breaker
+from stream.app.breaker import Breaker, Rule
 from stream.app.held import Held
 from stream.app.pages import metrics, stalls, unready
 from stream.app.worker import Worker
@@ -66,7 +66,7 @@ class Scene:
             NAMES,
             partition_of=lambda number: Partition(number, f"g000001/p{number:05d}", owner, around),
             decoder=MemoryDecoder(),
-            breaker_of=lambda number: Breaker(number, rows=1_000, share=0.5),
+            breaker_of=lambda number: Breaker(number, Rule(1_000, 0.5)),
             memory_limit=1 << 30,
             on_failure=self._count_failure,
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from faust.types import TP
 
-from stream.app.breaker import Breaker
+from stream.app.breaker import Breaker, Rule
 from stream.app.outlets import Destination, KafkaOutlet, Message, Outlets
 from stream.app.rolling import RollingWindows
 from stream.app.worker import Worker
@@ -96,7 +96,7 @@ class Process:
             NAMES,
             partition_of=lambda number: world.partition_class(number, folder_of(number), owner, around, PACE),
             decoder=SimulatedDecoder(),
-            breaker_of=lambda number: Breaker(number, rows=10**9, share=1.0),
+            breaker_of=lambda number: Breaker(number, Rule(10**9, 1.0)),
             memory_limit=1 << 40,
             on_failure=self._failed,
             uptime=self._loop.time,
