@@ -11,7 +11,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
@@ -237,6 +237,11 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             return {}
         try:
             found: dict[TP, list[Any]] = await super()._getmany(tps, min(timeout, _POLL_SECONDS))
+        except (
+            NoOffsetForPartitionError
+        ):  # a fetch that was waiting when the group rebalanced; the seek is to come
+            await asyncio.sleep(_IDLE_SECONDS)
+            return {}
         except (KafkaError, LiftstreamError) as error:
             self._intake.fetch_failed(_sentence(error))
             await asyncio.sleep(1)
