@@ -13,7 +13,7 @@ from numba import njit
 
 from stream.contracts.reasons import Reason
 from stream.contracts.topics import FIELDS, Topic
-from stream.engine.batch import SPARE_BYTES, TEXT_MASK, TEXT_SHIFT, Batch, Columns
+from stream.engine.batch import SPARE_BYTES, TEXT_MASK, TEXT_SHIFT, UNREADABLE, Batch, Columns
 from stream.intake.avro_datum import new_stack, read_datum
 from stream.intake.avro_program import Program
 from stream.intake.murmur2 import partition_of
@@ -26,6 +26,7 @@ SLOW = -1  # a passing status: fastavro must resolve this record
 
 _NULL_VALUE, _BAD_HEADER = int(Reason.NULL_VALUE), int(Reason.BAD_HEADER)
 _UNKNOWN_SCHEMA, _MALFORMED = int(Reason.UNKNOWN_SCHEMA), int(Reason.MALFORMED)
+_UNREADABLE = int(Reason.UNREADABLE)
 _NOWHERE = np.int64(-1)
 
 
@@ -188,7 +189,9 @@ def _decode(
         pos, length = value_pos[i], value_len[i]
         schema_id = _schema_id(buf, pos, length)
         if schema_id < 0:
-            status[i] = _NULL_VALUE if length < 0 else _BAD_HEADER
+            status[i] = _BAD_HEADER
+            if length < 0:
+                status[i] = _UNREADABLE if length == UNREADABLE else _NULL_VALUE
             continue
         if schema_id != last:
             last, index = schema_id, _index_of(ids, schema_id)
