@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stream.contracts.limits import MAX_ARMS
+from stream.contracts.limits import MAX_ARMS, MAX_PAYLOAD_BYTES
 from stream.contracts.reasons import explain
 from stream.contracts.topics import Topic
 from stream.engine.batch import Batch
@@ -94,7 +94,7 @@ class Emitter:
             reason, field, rule = explain(batch.topic, int(status[i]))
             length = max(int(batch.value_len[i]), 0)
             start = int(batch.value_pos[i])
-            payload = bytes(batch.buf[start : start + length])
+            payload = bytes(batch.buf[start : start + min(length, MAX_PAYLOAD_BYTES)])
             schema_id = int.from_bytes(payload[1:5], "big") if len(payload) >= 5 and payload[0] == 0 else -1
             self._dead.append(
                 (
@@ -106,6 +106,7 @@ class Emitter:
                     rule,
                     schema_id,
                     payload,
+                    length,
                 )
             )
 

@@ -42,7 +42,7 @@ LEDGER = (
 )  # fmt: skip
 DEAD_LETTERS = (
     ("topic", "offset"),
-    ("record_at_ms", "reason", "field", "rule", "schema_id", "payload"),
+    ("record_at_ms", "reason", "field", "rule", "schema_id", "payload", "payload_bytes"),
 )
 TABLES = {"panes": PANES, "totals": TOTALS, "ledger": LEDGER, "dead_letters": DEAD_LETTERS}
 

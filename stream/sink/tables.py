@@ -128,7 +128,7 @@ def _type(column: str) -> pa.DataType:
     if column in _TEXTS:
         return pa.string()
     if column == "payload":
-        return pa.binary()
+        return pa.large_binary()  # a few thousand large payloads are more than 2 GiB
     if column == "revenue_minor" or column in MOMENTS:
         return INT128
     return _NARROW.get(column, pa.int64())

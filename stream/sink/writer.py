@@ -53,18 +53,23 @@ class Writer:
         client_factory: Callable[[], Inserter],
         *,
         max_rows: int = 1_000_000,
+        max_bytes: int = 256 << 20,
         interval_seconds: float = 0.5,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """max_rows: more waiting rows make it `is_full`. interval_seconds: between the starts of two flushes."""
+        """max_rows, max_bytes: more that waits makes it `is_full`.
+
+        interval_seconds: between the starts of two flushes.
+        """
         self._client_factory = client_factory
         self._max_rows = max_rows
+        self._max_bytes = max_bytes
         self._interval_seconds = interval_seconds
         self._now = now
         self._client: Inserter | None = None
         self._generations: set[int] = set()  # known to ClickHouse
         self._waiting = Batch()
-        self._in_flight_rows = 0
+        self._in_flight_rows = self._in_flight_bytes = 0
         self._is_writing = False
         self._acked: dict[int, int] = {}
         self._changed = threading.Condition()
@@ -85,9 +90,15 @@ class Writer:
             return self._waiting.outbox.rows + self._in_flight_rows
 
     @property
+    def waiting_bytes(self) -> int:
+        """Bytes of these rows."""
+        with self._changed:
+            return self._waiting.outbox.nbytes + self._in_flight_bytes
+
+    @property
     def is_full(self) -> bool:
         """Whether no more should be put now; what is put nevertheless is kept."""
-        return self.waiting_rows > self._max_rows
+        return self.waiting_rows > self._max_rows or self.waiting_bytes > self._max_bytes
 
     def put(self, emission: Emission) -> None:
         """Take a step's outputs; the steps of a partition come in order. Arrays must not change afterwards."""
@@ -185,14 +196,19 @@ class Writer:
             if not self._has_work() or time.monotonic() > self._give_up_at:
                 return None
             batch, self._waiting = self._waiting, Batch()
-            self._in_flight_rows, self._is_writing = batch.outbox.rows, True
+            self._note_in_flight(batch)
             return batch
+
+    def _note_in_flight(self, batch: Batch | None) -> None:
+        self._is_writing = batch is not None
+        self._in_flight_rows = batch.outbox.rows if batch else 0
+        self._in_flight_bytes = batch.outbox.nbytes if batch else 0
 
     def _write(self, batch: Batch) -> None:
         """The rows first and the status last, so that a status never promises rows that are not there."""
         tables = batch.outbox.newest()
         with self._changed:
-            self._in_flight_rows = batch.outbox.rows
+            self._note_in_flight(batch)
         if self._client is None:
             self._client = self._client_factory()
         for generation in {emission.generation for emission in batch.newest.values()} - self._generations:
@@ -216,7 +232,7 @@ class Writer:
     def _acknowledge(self, batch: Batch) -> None:
         with self._changed:
             self.rows_written += self._in_flight_rows
-            self._in_flight_rows, self._is_writing = 0, False
+            self._note_in_flight(None)
             for partition, emission in batch.newest.items():
                 self._acked[partition] = max(emission.outputs.step, self._acked.get(partition, -1))
             since, self.unavailable_since = self.unavailable_since, None
@@ -229,7 +245,7 @@ class Writer:
         with self._changed:
             batch.extend(self._waiting)
             self._waiting = batch
-            self._in_flight_rows, self._is_writing = 0, False
+            self._note_in_flight(None)
             is_first = self.unavailable_since is None
             if is_first:
                 self.unavailable_since = self._now()

@@ -161,6 +161,15 @@ def test_while_the_database_is_away_the_writer_says_since_when_and_when_it_is_fu
         assert writer.acked(0) == -1
 
 
+def test_large_rows_fill_it_by_their_bytes() -> None:
+    away_for_good = FakeClickHouse(*(away() for _ in range(1000)))
+    with a_writer(away_for_good, max_bytes=1_000) as writer:
+        writer.put(an_emission(1, dead_letters=[a_dead_letter(payload=bytes(500))]))
+        assert not writer.is_full
+        writer.put(an_emission(2, dead_letters=[a_dead_letter(offset=2, payload=bytes(500))]))
+        assert writer.is_full
+
+
 def test_an_answer_that_trying_again_cannot_change_stops_the_writer() -> None:
     refusal = DatabaseError("Code: 53. DB::Exception: Type mismatch", code=53)
     with a_writer(FakeClickHouse(refusal)) as writer:
