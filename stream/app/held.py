@@ -86,8 +86,7 @@ class Held:
             while self.partition.room(topic) and (fetched := feed.peek()):
                 self.partition.offer(topic, decoder.decode(topic, fetched), fetched.next_offset)
                 feed.pop()
-            if feed.end is not None:
-                self.partition.observe(topic, feed.end)
+            self.partition.observe(topic, feed.end if feed.is_end_recent else None)
 
     def _count(self, done: Done, counters: Counters) -> None:
         letters: Mapping[str, Any] = done.outputs.tables.get("dead_letters", {})

@@ -42,7 +42,7 @@ class Seeks(Protocol):
         ...
 
     def highwater(self, tp: TP) -> int | None:
-        """Where the log ends."""
+        """Where the log ends, None when that was not heard lately."""
         ...
 
 
@@ -243,9 +243,7 @@ class Worker:
     def _observe_ends(self, consumer: Seeks, held: Held) -> None:
         """Ask where the topics end: one in which nothing happens is never fetched and would look behind."""
         for topic in Topic:
-            end = consumer.highwater(self._tp(topic, held.partition.number))
-            if end is not None:
-                held.feeds[topic].end = max(end, held.feeds[topic].end or 0)
+            held.feeds[topic].hear_end(consumer.highwater(self._tp(topic, held.partition.number)))
             held.feeds[topic].notice_loss(self._uptime())
 
     # The end

@@ -18,7 +18,7 @@ from stream.durability.compatibility import incompatible
 from stream.durability.digest import digest
 from stream.durability.journal import NEW_GENERATION, Entry, Journal, Range
 from stream.durability.machine import Executed, Machine, State
-from stream.durability.planner import choose
+from stream.durability.planner import Head, choose
 from stream.durability.queue import Queue
 from stream.durability.snapshot import Mark, Offsets, Snapshots
 from stream.durability.surroundings import Owner, Pace, Surroundings
@@ -150,9 +150,9 @@ class Partition:
 
     # Records
 
-    def observe(self, topic: Topic, end: int) -> None:
-        """Say where a topic ends: the offset after its newest record."""
-        self._queues[topic].end = end
+    def observe(self, topic: Topic, end: int | None) -> None:
+        """Say where a topic ends: the offset after its newest record; None: nobody has said so lately."""
+        self._queues[topic].hear_end(end)
 
     def offer(self, topic: Topic, batch: Batch, next_offset: int) -> None:
         """Queue what was fetched after the last offer (or the start)."""
@@ -210,18 +210,27 @@ class Partition:
         heads = [queue.head(self._pace.max_rows) for queue in self._queues]
         if not any(len(head.reached_ms) for head in heads):
             return Pause.NOTHING_QUEUED
-        if self.machine.nbytes >= self.memory_limit:
-            return Pause.MEMORY_LIMIT
         self._refuse_incompatible_definitions()
         now_ms = self._around.clock.now_ms()
-        rows = choose(heads, self._pace.max_rows)
-        if not any(rows):
-            if self._is_patient(now_ms):
-                return Pause.WAITING_FOR_RECORDS
-            rows = choose(heads, self._pace.max_rows, aligned=False)
+        rows = self._choose(heads, now_ms)
+        if isinstance(rows, Pause):
+            return rows
         self._waiting_since_ms = None
         self._journal.keep_definitions(self._owner.definitions)
         return self._entry(rows, now_ms)
+
+    def _choose(self, heads: Sequence[Head], now_ms: int) -> list[int] | Pause:
+        max_rows = self._pace.max_rows
+        if self.machine.nbytes >= self.memory_limit:
+            # Only what another topic has reached already: it lets the clock catch up, and so the state shrink.
+            rows = choose(heads, max_rows, until_ms=max(self.machine.newest_ms))
+            return rows if any(rows) else Pause.MEMORY_LIMIT
+        rows = choose(heads, max_rows)
+        if any(rows):
+            return rows
+        return (
+            Pause.WAITING_FOR_RECORDS if self._is_patient(now_ms) else choose(heads, max_rows, aligned=False)
+        )
 
     def _is_patient(self, now_ms: int) -> bool:
         if self._waiting_since_ms is None:
@@ -231,10 +240,7 @@ class Partition:
     def _entry(self, rows: Sequence[int], now_ms: int) -> Entry:
         first, second, third = (_range(queue, taken) for queue, taken in zip(self._queues, rows, strict=True))
         ranges = first, second, third
-        ends = [queue.end for queue in self._queues]
-        one, two, three = (
-            end is not None and taken.hi >= end for end, taken in zip(ends, ranges, strict=True)
-        )
+        one, two, three = (queue.is_end(taken.hi) for queue, taken in zip(self._queues, ranges, strict=True))
         return Entry(
             number=self.step + 1,
             ranges=ranges,

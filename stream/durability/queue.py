@@ -23,6 +23,7 @@ class Queue:
         self.next = 0  # where the next batch starts
         self.rows = 0
         self.end: int | None = None  # the topic's end when last heard of
+        self._is_end_recent = False
 
     def restart(self, offset: int, newest_ms: int) -> None:
         """Forget everything and go on at an offset, in a state whose newest event time is known."""
@@ -32,6 +33,13 @@ class Queue:
         self.first = self.next = offset
         self.rows = 0
         self.end = None
+        self._is_end_recent = False
+
+    def hear_end(self, end: int | None) -> None:
+        """Note where the topic ends; None: nobody has said so lately."""
+        self._is_end_recent = end is not None
+        if end is not None:
+            self.end = end
 
     def offer(self, batch: Batch, next_offset: int) -> None:
         """Append what was fetched from `next` on; `next_offset` is where the next fetch starts."""
@@ -48,8 +56,12 @@ class Queue:
 
     @property
     def is_at_end(self) -> bool:
-        """Everything that the topic held when last heard of is queued or executed."""
-        return self.end is not None and self.next >= self.end
+        """Everything that the topic holds is queued or executed."""
+        return self.is_end(self.next)
+
+    def is_end(self, offset: int) -> bool:
+        """Is it known that the topic holds nothing from this offset on?"""
+        return self._is_end_recent and self.end is not None and offset >= self.end
 
     def head(self, max_rows: int) -> Head:
         """What the planner looks at: the first `max_rows` records."""

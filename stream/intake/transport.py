@@ -7,6 +7,7 @@ here are listed in PRIVATE_NAMES, and pinned by a test.
 """
 
 import asyncio
+import time
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -35,6 +36,7 @@ PRIVATE_NAMES = {
 _IDLE_SECONDS = 0.05  # pause when no topic-partition is wanted
 _POLL_SECONDS = 0.25  # at most, so that a change of what is wanted is soon seen
 _COMMIT_SECONDS = 5.0
+RECENT_MS = 10_000  # an idle topic-partition is asked about twice a second
 
 
 class Intake(Protocol):
@@ -64,7 +66,8 @@ class Fetched:
         left-over from before the seek; a missing seq was dropped on the way, so seek again.
     rows: how many records it holds, at most; 0 where the log only has gaps, control records or aborted transactions.
     next_offset: where the next one begins; items of an epoch join without gaps.
-    end_offset: the end of the topic-partition as last heard; `next_offset >= end_offset` is caught up.
+    end_offset: the end of the topic-partition as heard lately, None if it was not; `next_offset >= end_offset` is
+        caught up.
     """
 
     tp: TP
@@ -72,7 +75,7 @@ class Fetched:
     seq: int
     rows: int
     next_offset: int
-    end_offset: int
+    end_offset: int | None
     records: tuple[Chunk, ...] | tuple[ConsumerRecord, ...]
 
     def columns(self) -> Columns:
@@ -111,11 +114,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return consumer
 
     def highwater(self, tp: TP) -> int | None:
-        """Where a topic-partition ends for us, as of the last fetch: the last stable offset; None before a fetch."""
-        consumer = self._ensure_consumer()
-        stable = consumer.last_stable_offset(TopicPartition(*tp))
-        end: int | None = consumer.highwater(TopicPartition(*tp)) if stable in (None, -1) else stable
-        return end
+        """Where a topic-partition ends for us, if that was heard lately; see `recent_end`."""
+        return recent_end(self._ensure_consumer(), TopicPartition(*tp), time.time() * 1000)
 
     async def _fetch_records(
         self,
@@ -139,14 +139,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         position: int = stamp.state.position
         if not records and position <= stamp.next_offset:
             return {}
-        end = self.highwater(tp)
         fetched = Fetched(
             tp,
             epoch=stamp.epoch,
             seq=stamp.seq,
             rows=sum(r.rows if isinstance(r, Chunk) else 1 for r in records),
             next_offset=position,
-            end_offset=position if end is None else end,
+            end_offset=self.highwater(tp),
             records=tuple(records),
         )
         stamp.seq += 1
@@ -272,6 +271,20 @@ class Transport(driver.Transport):  # type: ignore[misc]
     """Entry point `liftstream` of the group `faust.transports`."""
 
     Consumer = Consumer
+
+
+def recent_end(consumer: Any, tp: TopicPartition, now_ms: float) -> int | None:
+    """The last stable offset as of the last fetch; None when there was no fetch lately.
+
+    What was the end before an outage may be days from it by now, and whoever takes a topic-partition for caught up
+    lets the clock run ahead of the records that are still to be read.
+    """
+    heard_ms = consumer.last_poll_timestamp(tp)
+    if heard_ms is None or abs(now_ms - heard_ms) > RECENT_MS:
+        return None
+    stable = consumer.last_stable_offset(tp)
+    end: int | None = consumer.highwater(tp) if stable in (None, -1) else stable
+    return end
 
 
 def _state_of(consumer: Any, tp: TP) -> Any:

@@ -156,6 +156,26 @@ def test_nothing_is_taken_before_the_state_is_loaded_or_after_it_is_revoked() ->
     play(scene())
 
 
+def test_a_topic_whose_end_was_not_heard_lately_is_not_caught_up() -> None:
+    async def scene() -> None:
+        s = Scene()
+        await s.assign(0)
+        await s.run()
+        away = TP(NAMES[Topic.INTERACTIONS], 0)
+        s.consumer.unheard = {away}
+        for tp, records in s.log.items():
+            last = records[-1]
+            records.append(Record(last.offset + 1, last.at_ms + 1, "more"))
+            assert tp == away or tp.partition or s.worker.accept(s.consumer.fetch(tp)) is None
+        await s.worker.round(s.consumer)
+        assert s.held[0].pause is Pause.WAITING_FOR_RECORDS
+        s.consumer.unheard = set()
+        await s.run()
+        assert s.held[0].partition.lag == 0
+
+    play(scene())
+
+
 def test_what_was_fetched_before_a_new_assignment_is_not_counted_twice() -> None:
     async def scene() -> None:
         s = Scene()

@@ -44,10 +44,13 @@ def test_a_batch_that_does_not_continue_the_queue_is_a_fault() -> None:
 def test_a_topic_is_at_its_end_only_when_the_end_is_known() -> None:
     queue = a_queue(records(1, 2))
     assert not queue.is_at_end
-    queue.end = 4
+    queue.hear_end(4)
     assert not queue.is_at_end
-    queue.end = 3
+    queue.hear_end(3)
     assert queue.is_at_end
+    queue.hear_end(None)
+    assert not queue.is_at_end
+    assert queue.end == 3
 
 
 def test_rejected_records_do_not_move_the_event_time() -> None:

@@ -12,6 +12,7 @@ from tests.engine.makers import (
     T0,
     Arrival,
     Event,
+    Run,
     an_assignment,
     an_impression,
     an_interaction,
@@ -20,6 +21,11 @@ from tests.engine.oracle import Oracle
 
 Given = dict[Topic, list[Arrival]]
 CAUGHT_UP = (True, True, True)
+COUNT_NAMES = {
+    "clicked": "clicked_impressions",
+    "converted": "converted_impressions",
+    "revenue": "revenue_minor",
+}
 
 
 def definitions(**changes: object) -> Definitions:
@@ -163,3 +169,19 @@ def oracle_step(oracle: Oracle, given: Given, planned_at: int, caught_up: tuple[
         for topic, items in given.items()
     }
     oracle.step(plain, planned_at, caught_up)
+
+
+def assert_equal(run: Run, oracle: Oracle) -> None:
+    """All totals, panes and the ledger are the same."""
+    totals, expected = run.totals(), oracle.totals()
+    assert {k: +v if min(v.values()) >= 0 else v for k, v in totals.items()}.keys() == expected.keys()
+    for key, counts in expected.items():
+        assert {n: c for n, c in totals[key].items() if c} == {n: c for n, c in counts.items() if c}, key
+    panes = run.panes()
+    wanted = {
+        key: {COUNT_NAMES.get(n, n): c for n, c in counts.items() if c}
+        for key, counts in oracle.panes().items()
+    }
+    assert {k: {n: c for n, c in v.items() if c} for k, v in panes.items()} == wanted
+    ledger = run.ledger()
+    assert {k: dict(v) for k, v in ledger.items()} == {k: dict(v) for k, v in oracle.outcomes().items() if v}

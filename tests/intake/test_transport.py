@@ -349,3 +349,35 @@ def test_a_line_that_repeats_is_logged_once_in_a_while_with_a_count() -> None:
     assert passes("Joined group %s", 1, logging.INFO) == passes("Joined group %s", 1, logging.INFO)
     now[0] = 31
     assert passes("Unable connect to node %s", 2) == "Unable connect to node 2 (and 3 times more)"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What aiokafka's consumer knows of one topic-partition."""
+
+    at_ms: int | None
+    stable: int | None = 7
+
+    def last_poll_timestamp(self, _: TopicPartition) -> int | None:
+        return self.at_ms
+
+    def last_stable_offset(self, _: TopicPartition) -> int | None:
+        return self.stable
+
+    def highwater(self, _: TopicPartition) -> int | None:
+        return 9
+
+
+@pytest.mark.parametrize(
+    ("heard", "end"),
+    [
+        (Heard(None), None),
+        (Heard(100_000), 7),
+        (Heard(100_000, stable=-1), 9),
+        (Heard(100_000 - transport.RECENT_MS), 7),
+        (Heard(100_000 - transport.RECENT_MS - 1), None),
+        (Heard(100_000 + transport.RECENT_MS + 1), None),
+    ],
+)
+def test_an_end_that_was_not_heard_lately_is_unknown(heard: Heard, end: int | None) -> None:
+    assert transport.recent_end(heard, TopicPartition("t", 0), 100_000.0) == end
