@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from stream.app.breaker import Breaker
 from stream.app.feed import Feed
 from stream.contracts.topics import Topic
+from stream.durability.machine import Reading
 from stream.durability.partition import Done, Partition, Pause
 from stream.engine.batch import Batch
 from stream.intake.transport import Fetched
@@ -21,6 +22,10 @@ class Decodes(Protocol):
 
     def decode(self, topic: Topic, fetched: Fetched) -> Batch:
         """Every record with a status."""
+        ...
+
+    def reading(self, topic: Topic) -> Reading:
+        """What the topic's last batch was decoded with."""
         ...
 
 
@@ -84,7 +89,8 @@ class Held:
         for topic in Topic:
             feed = self.feeds[topic]
             while self.partition.room(topic) and (fetched := feed.peek()):
-                self.partition.offer(topic, decoder.decode(topic, fetched), fetched.next_offset)
+                batch = decoder.decode(topic, fetched)
+                self.partition.offer(topic, batch, fetched.next_offset, decoder.reading(topic))
                 feed.pop()
             self.partition.observe(topic, feed.end if feed.is_end_recent else None)
 

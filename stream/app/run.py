@@ -37,6 +37,7 @@ from stream.durability.surroundings import Clock, Owner, Surroundings
 from stream.engine import ENGINE_VERSION
 from stream.errors import LiftstreamError
 from stream.intake.log_repeats import limit_repeats
+from stream.intake.reading import Readings
 from stream.local.query_server import QueryServer
 from stream.settings import Settings
 from stream.sink.connect import Connection, connect, embedded_path
@@ -87,6 +88,7 @@ def _run(
     around = Surroundings(
         store=store,
         machines=Engines(key=deployment.hash_key, partitions=broker.cluster.partitions),
+        readings=Readings(broker.cluster.partitions),
         sink=Outlets(writer, outlet, _destination(settings, deployment, broker)),
         clock=system_clock(),
     )

@@ -57,6 +57,31 @@ class Machines(Protocol):
         ...
 
 
+class Reading(Protocol):
+    """Which schemas one topic's records are decoded with."""
+
+    @property
+    def digest(self) -> str:
+        """A name that two readings share only when they decode every record alike."""
+        ...
+
+    def to_json(self) -> bytes:
+        """The stored form."""
+        ...
+
+    def decode_again(self, batch: Batch, partition: int) -> Batch:
+        """The same records as this reading has them."""
+        ...
+
+
+class Readings(Protocol):
+    """Finds a reading again."""
+
+    def from_json(self, topic: Topic, data: bytes) -> Reading:
+        """From the stored form; raises ValueError, KeyError or TypeError for anything else."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """Where a state stands in time: after which step, when that was planned, and how far events had come."""

@@ -17,9 +17,9 @@ from stream.durability.checkpoint import Checkpoints
 from stream.durability.compatibility import incompatible
 from stream.durability.digest import digest
 from stream.durability.journal import NEW_GENERATION, Entry, Journal, Range
-from stream.durability.machine import Executed, Machine, State
+from stream.durability.machine import Executed, Machine, Reading, State
 from stream.durability.planner import Head, choose
-from stream.durability.queue import Queue
+from stream.durability.queue import Piece, Queue
 from stream.durability.snapshot import Mark, Offsets, Snapshots
 from stream.durability.surroundings import Owner, Pace, Surroundings
 from stream.engine.batch import Batch
@@ -154,9 +154,9 @@ class Partition:
         """Say where a topic ends: the offset after its newest record; None: nobody has said so lately."""
         self._queues[topic].hear_end(end)
 
-    def offer(self, topic: Topic, batch: Batch, next_offset: int) -> None:
-        """Queue what was fetched after the last offer (or the start)."""
-        self._queues[topic].offer(batch, next_offset)
+    def offer(self, topic: Topic, batch: Batch, next_offset: int, reading: Reading) -> None:
+        """Queue what was fetched after the last offer (or the start); `reading`: what it was decoded with."""
+        self._queues[topic].offer(batch, next_offset, reading)
 
     def room(self, topic: Topic) -> int:
         """Offsets of a topic that are welcome: a step's worth, and whatever a journaled step still lacks."""
@@ -217,7 +217,11 @@ class Partition:
             return rows
         self._waiting_since_ms = None
         self._journal.keep_definitions(self._owner.definitions)
-        return self._entry(rows, now_ms)
+        one, two, three = (
+            self._journal.keep_reading(queue.reading_of(taken))
+            for queue, taken in zip(self._queues, rows, strict=True)
+        )
+        return self._entry(rows, (one, two, three), now_ms)
 
     def _choose(self, heads: Sequence[Head], now_ms: int) -> list[int] | Pause:
         max_rows = self._pace.max_rows
@@ -237,7 +241,7 @@ class Partition:
             self._waiting_since_ms = now_ms
         return 0 <= now_ms - self._waiting_since_ms < self._pace.patience_ms
 
-    def _entry(self, rows: Sequence[int], now_ms: int) -> Entry:
+    def _entry(self, rows: Sequence[int], readings: tuple[str, str, str], now_ms: int) -> Entry:
         first, second, third = (_range(queue, taken) for queue, taken in zip(self._queues, rows, strict=True))
         ranges = first, second, third
         one, two, three = (queue.is_end(taken.hi) for queue, taken in zip(self._queues, ranges, strict=True))
@@ -249,6 +253,7 @@ class Partition:
             engine_version=self._owner.engine_version,
             planned_at_ms=now_ms,
             writer=self._owner.writer,
+            readings=readings,
         )
 
     def _execute(self, entry: Entry) -> Executed:
@@ -276,15 +281,21 @@ class Partition:
         """The records of an entry's range, which must be those it was planned on."""
         wanted = entry.ranges[topic]
         queue = self._queues[topic]
-        batches = queue.upto(wanted.hi)
-        found = Range(queue.first, wanted.hi, sum(len(batch) for batch in batches), digest(batches))
-        if found != wanted:
+        pieces = queue.upto(wanted.hi)
+        if _range_of(queue.first, wanted.hi, pieces) != wanted:
             raise DamagedStore(
                 f"The {topic.word} of partition {self.number} from offset {wanted.lo} to {wanted.hi} are not "
                 f"those that step {entry.number} was planned on: the topic was changed or cut, so restore it "
                 f"{NEW_GENERATION}."
             )
-        return batches
+        return [self._as_read(piece, topic, entry.readings[topic]) for piece in pieces]
+
+    def _as_read(self, piece: Piece, topic: Topic, reading: str) -> Batch:
+        """The records as the entry has them: a schema id may have become known, or unknown, since."""
+        if reading in ("", piece.reading.digest):
+            return piece.batch
+        found = self._journal.reading(topic, reading, self._around.readings)
+        return found.decode_again(piece.batch, self.number)
 
     # Other owners, other versions
 
@@ -374,7 +385,12 @@ class Partition:
 
 def _range(queue: Queue, rows: int) -> Range:
     hi = queue.offset_after(rows)
-    return Range(queue.first, hi, rows, digest(queue.upto(hi)))
+    return _range_of(queue.first, hi, queue.upto(hi))
+
+
+def _range_of(lo: int, hi: int, pieces: Sequence[Piece]) -> Range:
+    batches = [piece.batch for piece in pieces]
+    return Range(lo, hi, sum(map(len, batches)), digest(batches))
 
 
 def _offsets(entry: Entry, side: str) -> Offsets:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stream.contracts.definitions import Definitions
-from stream.durability.machine import Machines, Sink
+from stream.durability.machine import Machines, Readings, Sink
 from stream.durability.store import Store
 
 
@@ -22,6 +22,7 @@ class Surroundings:
 
     store: Store
     machines: Machines
+    readings: Readings
     sink: Sink
     clock: Clock
 

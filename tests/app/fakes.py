@@ -8,7 +8,7 @@ from faust.types import TP
 from stream.contracts.topics import Topic
 from stream.engine.batch import Batch
 from stream.intake.transport import Fetched
-from tests.durability.fakes import Record, a_batch
+from tests.durability.fakes import FakeReading, Record, a_batch
 
 NAMES = {topic: f"rec.{topic.word}" for topic in Topic}
 
@@ -70,3 +70,6 @@ class MemoryConsumer:
 class MemoryDecoder:
     def decode(self, topic: Topic, fetched: Fetched) -> Batch:
         return a_batch(topic, fetched.records)  # type: ignore[arg-type]
+
+    def reading(self, topic: Topic) -> FakeReading:
+        return FakeReading(frozenset({1, 2}))

@@ -23,6 +23,7 @@ from tests.durability.fakes import (
     Database,
     DictStore,
     Doom,
+    FakeReadings,
     HandClock,
     OutboxSink,
     Record,
@@ -60,7 +61,7 @@ class Scene:
     def __post_init__(self) -> None:
         self.consumer = MemoryConsumer(self.log)
         self.sink = OutboxSink(self.database, Doom())
-        around = Surroundings(self.store, CountingMachines(), self.sink, HandClock().clock)
+        around = Surroundings(self.store, CountingMachines(), FakeReadings(), self.sink, HandClock().clock)
         owner = Owner("me", ENGINE_VERSION, Definitions())
         self.worker = Worker(
             NAMES,

@@ -14,6 +14,7 @@ from stream.durability.machine import Executed, State
 from stream.durability.partition import Done, Partition, Pause
 from stream.durability.surroundings import Owner, Pace, Surroundings
 from stream.engine.outputs import Chunk
+from stream.intake.reading import Reading, Readings
 from stream.intake.transport import RECENT_MS
 from tests.durability.fakes import DictStore, HandClock
 from tests.engine.makers import (
@@ -21,6 +22,7 @@ from tests.engine.makers import (
     HOUR,
     KEY,
     MINUTE,
+    PROGRAMS,
     T0,
     Arrival,
     Event,
@@ -90,7 +92,7 @@ class RowSink:
         return self.newest
 
 
-class Reading:
+class Reader:
     """A worker that reads topics at different speeds, some of them not at all for a while."""
 
     def __init__(self, given: Given, *, definitions: Definitions | None = None) -> None:
@@ -106,7 +108,9 @@ class Reading:
 
     def start(self) -> None:
         """As a new process would: from snapshot and journal."""
-        around = Surroundings(self._store, Engines(key=KEY, partitions=1), self.sink, self.clock.clock)
+        around = Surroundings(
+            self._store, Engines(key=KEY, partitions=1), Readings(1), self.sink, self.clock.clock
+        )
         owner = Owner(f"w{self.clock.ms}", 1, self.definitions)
         self.partition = Partition(0, "g000001/p00000", owner, around, PACE)
         self.partition.recover()
@@ -133,7 +137,8 @@ class Reading:
         first = self._next[topic]
         last = min(end, first + self.rates[topic], first + self.partition.room(topic))
         if last > first:
-            self.partition.offer(topic, a_batch(topic, arrivals[first:last], first), last)
+            batch = a_batch(topic, arrivals[first:last], first)
+            self.partition.offer(topic, batch, last, Reading.of(PROGRAMS[topic], 1))
             self._next[topic] = last
         self._heard[topic] = end, self.clock.ms
 
@@ -170,7 +175,7 @@ class Reading:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_week_of_three_topics_at_different_speeds_is_read_without_making_anything_late(seed: int) -> None:
     draw = random.Random(seed)
-    reading = Reading(traffic(seed))
+    reading = Reader(traffic(seed))
     reading.clock.ms = T0 + 9 * DAY
     for rounds in range(2_000):
         if rounds % 9 == 0:
@@ -186,7 +191,7 @@ def test_a_week_of_three_topics_at_different_speeds_is_read_without_making_anyth
 
 @pytest.mark.parametrize("silent", list(Topic))
 def test_nothing_is_late_when_the_topics_come_back_one_by_one_after_days(silent: Topic) -> None:
-    reading = Reading(traffic(5))
+    reading = Reader(traffic(5))
     reading.clock.ms = T0 + 2 * DAY
     reading.go_on(reading.has_read)
     reading.clock.ms += 4 * DAY  # the broker could not be reached, or the machine slept
@@ -201,7 +206,7 @@ def test_nothing_is_late_when_the_topics_come_back_one_by_one_after_days(silent:
 
 def test_a_topic_that_cannot_be_read_holds_the_clock_but_not_the_counting() -> None:
     given = traffic(6)
-    reading = Reading(given)
+    reading = Reader(given)
     reading.clock.ms = T0 + 9 * DAY
     reading.stalled = {Topic.INTERACTIONS}
     reading.go_on(
@@ -223,7 +228,7 @@ def test_a_topic_without_events_for_hours_neither_holds_the_clock_nor_lets_it_ru
     given[empty] = [arrival for arrival in given[empty] if arrival[1] > T0 + DAY]
     shown = {event["impression_id"] for event, _ in given[Topic.IMPRESSIONS]}
     given[Topic.INTERACTIONS] = [a for a in given[Topic.INTERACTIONS] if a[0]["impression_id"] in shown]
-    reading = Reading(given)
+    reading = Reader(given)
     reading.clock.ms = T0 + DAY
     reading.go_on(reading.has_read)
     read = [event["at"] for arrivals in given.values() for event, at in arrivals if at <= reading.clock.ms]
@@ -238,7 +243,7 @@ def test_a_partition_without_events_for_days_goes_on_where_it_stood() -> None:
         topic: [a for a in arrivals if a[1] <= T0 + DAY or a[1] > T0 + 5 * DAY]
         for topic, arrivals in traffic(8).items()
     }
-    reading = Reading(given)
+    reading = Reader(given)
     reading.clock.ms = T0 + DAY
     reading.go_on(reading.has_read)
     stood_at = reading.clock_ms
@@ -258,7 +263,7 @@ def test_panes_are_reopened_days_later_while_the_lateness_allows_it() -> None:
         for i, (event, _) in enumerate(given[Topic.IMPRESSIONS][:100])
     ]
     given[Topic.IMPRESSIONS] = sorted(given[Topic.IMPRESSIONS] + again, key=lambda arrival: arrival[1])
-    reading = Reading(given, definitions=Definitions(allowed_lateness_ms=7 * DAY))
+    reading = Reader(given, definitions=Definitions(allowed_lateness_ms=7 * DAY))
     for day in range(1, 9):
         reading.clock.ms = T0 + day * DAY
         reading.go_on(reading.has_read)
@@ -267,7 +272,7 @@ def test_panes_are_reopened_days_later_while_the_lateness_allows_it() -> None:
 
 
 def test_at_the_memory_limit_a_topic_that_comes_back_is_read_until_the_clock_has_caught_up() -> None:
-    reading = Reading(traffic(10))
+    reading = Reader(traffic(10))
     reading.clock.ms = T0 + 9 * DAY
     reading.stalled = {Topic.INTERACTIONS}
     reading.go_on(lambda: reading.partition.step == 3)

@@ -17,6 +17,7 @@ from stream.contracts.topics import Topic
 from stream.durability.machine import Machines, Sink
 from stream.durability.partition import Partition
 from stream.durability.surroundings import Clock, Owner, Pace, Surroundings
+from stream.intake.reading import Readings
 from tests.app.fakes import NAMES
 from tests.simulation.broker import PARTIALS, PARTIALS_PARTITIONS, Broker, Group, SimulatedDecoder
 from tests.simulation.checkpoints import SharedStore, TroubledStore
@@ -90,12 +91,14 @@ class Process:
         to = Destination(GENERATION, PARTIALS, PARTIALS_PARTITIONS, "rec.dead-letters", {})
         store = TroubledStore(world.store, self._trouble, draw)
         clock = Clock(now_ms=self._now_ms, uptime_ms=lambda: int(schedule.now_ms))
-        around = Surroundings(store, world.machines, world.sink_of(Outlets(self.writer, outlet, to)), clock)
+        readings = Readings(world.weather.partitions)
+        sink = world.sink_of(Outlets(self.writer, outlet, to))
+        around = Surroundings(store, world.machines, readings, sink, clock)
         owner = Owner(name, 1, world.definitions)
         self.worker = Worker(
             NAMES,
             partition_of=lambda number: world.partition_class(number, folder_of(number), owner, around, PACE),
-            decoder=SimulatedDecoder(),
+            decoder=SimulatedDecoder(knows_all=draw.random() < 0.5, partitions=world.weather.partitions),
             breaker_of=lambda number: Breaker(number, Rule(10**9, 1.0)),
             memory_limit=1 << 40,
             on_failure=self._failed,
