@@ -157,6 +157,11 @@ class Settings(BaseSettings):
         description="When it trips: `report` (unready, log, metric; counting goes on) or `stop` (the worker ends).",
     )
     step_seconds: float = Field(1.0, gt=0, le=60, description="Pause between the starts of two steps.")
+    stay_in_group: bool = Field(
+        False,
+        description="After SIGTERM: `false`: other workers take over at once. `true`: a restart within 6 s gets its "
+        "partitions back without a rebalance; else the others take over after that.",
+    )
     web_host: str = Field(
         "127.0.0.1", description="Address of a worker's `/healthz`, `/readyz` and `/metrics`."
     )

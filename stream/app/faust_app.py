@@ -46,8 +46,8 @@ class AsBytes(faust.Schema):  # type: ignore[misc]
 def make_app(settings: Settings) -> faust.App:
     """A Faust app without agents.
 
-    The web port makes this process's name in the consumer group, so that a worker that is quickly started again
-    gets its partitions back without a rebalance.
+    The web port makes this process's name in the consumer group, so that a worker that crashed and is quickly started
+    again gets its partitions back without a rebalance.
     """
     port = free_port(settings.web_host, settings.web_port)
     return faust.App(
@@ -101,12 +101,9 @@ def connect_agents(app: faust.App, worker: Worker, rolling: RollingWindows, part
         async for event in stream.events():
             rolling.state.apply(event.key, event.value)
 
-    @app.on_partitions_revoked.connect(weak=False)
-    async def on_revoked(_: Any, revoked: set[TP], **__: Any) -> None:
-        await worker.revoked(revoked)
-
     @app.on_partitions_assigned.connect(weak=False)
     async def on_assigned(_: Any, assigned: set[TP], **__: Any) -> None:
+        worker.keep_only({tp.partition for tp in assigned if tp.topic in worker.input_topics})
         rolling.keep_only({tp.partition for tp in assigned if tp.topic == partials_topic})
 
 

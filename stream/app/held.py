@@ -53,11 +53,23 @@ class Held:
     is_running: bool = False
     pause: Pause | None = None  # why it takes no step now
     stepped_at: float = 0.0  # by `uptime`; or when it last had nothing to do
+    _is_new: bool = True  # no step was taken since it began
 
     @property
     def rows(self) -> int:
         """Records that wait for a step."""
         return self.partition.queued_rows + sum(feed.rows for feed in self.feeds)
+
+    @property
+    def is_hungry(self) -> bool:
+        """Whatever arrives is wanted at once, for the partition stood still before."""
+        return self._is_new or self.partition.has_replay
+
+    def begin(self, *, is_ours: bool) -> None:
+        """It is loaded and sought: take data, unless it went to another worker meanwhile."""
+        self._is_new = True
+        self.stepped_at = self.uptime()
+        self.is_running = is_ours
 
     def turn(self, decoder: Decodes, counters: Counters) -> bool:
         """Decode and take steps for a while; whether the next turn should come at once."""
@@ -68,6 +80,7 @@ class Held:
             if isinstance(result, Pause):
                 return self._note(result)
             self.pause = None
+            self._is_new = False
             self.stepped_at = self.uptime()
             self._count(result, counters)
             if self.rows < ENOUGH_ROWS and not self.partition.has_replay:

@@ -99,7 +99,9 @@ def _run(
         partition_of=lambda number: Partition(number, deployment.folder(number), owner, around),
         decoder=Decoder(schemas, partitions=broker.cluster.partitions),
         breaker_of=lambda number: Breaker(number, _rule(settings)),
+        partitions=broker.cluster.partitions,
         memory_limit=int(settings.memory_limit),
+        stays_in_group=settings.stay_in_group,
         on_failure=lambda: signal.raise_signal(signal.SIGTERM),
     )
     rolling = RollingWindows(writer, partitions=broker.partials_partitions)

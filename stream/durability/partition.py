@@ -125,9 +125,8 @@ class Partition:
         while entries is None:
             self._confirmed_ms = self._around.clock.uptime_ms()
             entries = self._load_and_read()
-        for entry in entries:
-            self._refuse_other_engine(entry)
-        self._replay = {entry.number: entry for entry in entries}
+        self._replay = {}
+        self._adopt(*entries)
         if not entries:
             self._refuse_incompatible_definitions()
 
@@ -189,8 +188,7 @@ class Partition:
                 return self._fall_behind()
             if entry is planned:
                 self._confirmed_ms = asked_ms
-            self._refuse_other_engine(entry)
-            self._replay[entry.number] = entry
+            self._adopt(entry, *([] if entry is planned else self._journal.after(entry.number)))
         if any(queue.next < taken.hi for queue, taken in zip(self._queues, entry.ranges, strict=True)):
             return Pause.WAITING_FOR_RECORDS
         executed = self._execute(entry)
@@ -308,6 +306,12 @@ class Partition:
         if entry.writer == self._owner.writer:
             self._journal.withdraw(entry.number)
         return True
+
+    def _adopt(self, *entries: Entry) -> None:
+        """Take these steps next. Whoever was quicker once may be far ahead, so all that is there is adopted at once."""
+        for entry in entries:
+            self._refuse_other_engine(entry)
+            self._replay[entry.number] = entry
 
     def _fall_behind(self) -> Pause:
         log.warning("Partition %d: another worker is ahead; its state will be loaded.", self.number)

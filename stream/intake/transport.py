@@ -28,7 +28,10 @@ PRIVATE_NAMES = {
     "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread": (
         "_create_worker_consumer", "_fetch_records", "_ensure_consumer",
     ),
-    "aiokafka.consumer.consumer:AIOKafkaConsumer": ("_isolation_level", "_subscription"),
+    "aiokafka.consumer.consumer:AIOKafkaConsumer": (
+        "_isolation_level", "_fetch_max_wait_ms", "_subscription", "_coordinator",
+    ),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator": ("_group_instance_id",),
     "aiokafka.consumer.subscription_state:TopicPartitionState": ("position",),
 }  # fmt: skip
 # `Consumer._read_offset` and `Consumer._thread` of Faust are set in __init__; the integration test covers them.
@@ -37,6 +40,7 @@ _IDLE_SECONDS = 0.05  # pause when no topic-partition is wanted
 _POLL_SECONDS = 0.25  # at most, so that a change of what is wanted is soon seen
 _COMMIT_SECONDS = 5.0
 RECENT_MS = 10_000  # an idle topic-partition is asked about twice a second
+_FETCH_WAIT_MS = 250  # of an empty fetch at the broker; what is asked meanwhile waits for it
 
 
 class Intake(Protocol):
@@ -44,6 +48,7 @@ class Intake(Protocol):
 
     input_topics: frozenset[str]
     plain_fetch: bool  # read record by record through aiokafka, several times slower
+    stays_in_group: bool  # after a clean stop, for a session's time
 
     def wanted(self, tps: Set[TP]) -> Set[TP]:
         """Those of the assigned input topic-partitions that data is taken for now: flow control. Must be quick."""
@@ -111,11 +116,24 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"  # an aborted transaction never happened
+        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS
         return consumer
 
+    async def on_thread_stop(self) -> None:
+        """Leave the group, so that others take over at once; aiokafka never does so with an instance name."""
+        intake: Intake = self.app.intake
+        if self._consumer is not None and not intake.stays_in_group:
+            self._consumer._coordinator._group_instance_id = None
+        await super().on_thread_stop()
+
     def highwater(self, tp: TP) -> int | None:
-        """Where a topic-partition ends for us, if that was heard lately; see `recent_end`."""
-        return recent_end(self._ensure_consumer(), TopicPartition(*tp), time.time() * 1000)
+        """Where a topic-partition ends for us, if that was heard lately and it is still assigned; see `recent_end`."""
+        try:
+            return recent_end(self._ensure_consumer(), TopicPartition(*tp), time.time() * 1000)
+        except (
+            AssertionError
+        ):  # aiokafka's answer when it is not; that changes at any time in the consumer's thread
+            return None
 
     async def _fetch_records(
         self,
@@ -214,6 +232,11 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     async def commit_advisory(self, offsets: Mapping[TP, int]) -> bool:
         """Commit what is still assigned, for lag monitors; whether it worked. Nothing depends on it."""
         return bool(await self._thread.commit_advisory(offsets))
+
+    def partitions_of(self, topic: str) -> int | None:
+        """How many partitions a topic has, as last heard; None when nothing is known."""
+        found = self._thread._ensure_consumer().partitions_for_topic(topic)
+        return len(found) if found else None
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Faust's alarm about topic-partitions that are not read: a pause is normal here."""

@@ -35,6 +35,7 @@ class MemoryConsumer:
     stamps: dict[TP, list[int]] = field(default_factory=dict)
     committed: dict[TP, int] = field(default_factory=dict)
     unheard: set[TP] = field(default_factory=set)  # the broker has not told their ends lately
+    counts: dict[str, int] = field(default_factory=dict)
 
     async def earliest_offsets(self, *tps: TP) -> dict[TP, int]:
         return {tp: self.begins.get(tp, 0) for tp in tps}
@@ -53,6 +54,9 @@ class MemoryConsumer:
         if tp in self.unheard:
             return None
         return self.log[tp][-1].offset + 1 if self.log[tp] else 0
+
+    def partitions_of(self, topic: str) -> int | None:
+        return self.counts.get(topic)
 
     def fetch(self, tp: TP, limit: int = 10) -> Fetched | None:
         records = [record for record in self.log[tp] if record.offset >= self.positions[tp]][:limit]

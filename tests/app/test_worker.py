@@ -1,6 +1,6 @@
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +68,9 @@ class Scene:
             partition_of=lambda number: Partition(number, f"g000001/p{number:05d}", owner, around),
             decoder=MemoryDecoder(),
             breaker_of=lambda number: Breaker(number, Rule(1_000, 0.5)),
+            partitions=PARTITIONS,
             memory_limit=1 << 30,
+            stays_in_group=False,
             on_failure=self._count_failure,
         )
 
@@ -141,7 +143,7 @@ def test_a_fetch_that_is_lost_on_the_way_is_fetched_again(lose: int) -> None:
     play(scene())
 
 
-def test_nothing_is_taken_before_the_state_is_loaded_or_after_it_is_revoked() -> None:
+def test_nothing_is_taken_before_the_state_is_loaded_or_after_it_went_to_another_worker() -> None:
     async def scene() -> None:
         s = Scene()
         assert s.worker.wanted(s.tps()) == set()
@@ -149,7 +151,7 @@ def test_nothing_is_taken_before_the_state_is_loaded_or_after_it_is_revoked() ->
         assert s.worker.wanted(s.tps()) == set()
         await s.worker.round(s.consumer)
         assert s.worker.wanted(s.tps()) == s.tps()
-        await s.worker.revoked(s.tps(0))
+        await s.assign(1)
         assert s.worker.wanted(s.tps()) == s.tps(1)
         await s.worker.round(s.consumer)
         assert s.worker.wanted(s.tps()) == s.tps(1)
@@ -206,6 +208,85 @@ def test_a_partition_that_stays_keeps_its_state_and_one_that_leaves_is_forgotten
     play(scene())
 
 
+def test_a_partition_that_stays_neither_stops_nor_loads_nor_forgets_its_queue() -> None:
+    async def scene() -> None:
+        s = Scene()
+        await s.assign()
+        s.fetch()
+        queued = [held.rows for held in s.held]
+        s.store.is_away = True
+        await s.worker.seek_all(s.consumer, s.tps())
+        assert [held.rows for held in s.held] == queued
+        assert all(held.is_running for held in s.held)
+        s.store.is_away = False
+        await s.run()
+        assert s.counted() == s.expected()
+        assert s.worker.counters.takeovers == PARTITIONS
+
+    play(scene())
+
+
+def test_what_arrives_while_a_rebalance_seeks_is_not_counted_twice() -> None:
+    async def scene() -> None:
+        s = Scene()
+        await s.assign()
+        seek = s.consumer.seek_stamped
+
+        async def seek_slowly(positions: Mapping[TP, int]) -> Mapping[TP, int]:
+            s.fetch(limit=3)
+            return await seek(positions)
+
+        s.consumer.seek_stamped = seek_slowly  # type: ignore[method-assign]
+        await s.worker.seek_all(s.consumer, s.tps())
+        s.consumer.seek_stamped = seek  # type: ignore[method-assign]
+        await s.run()
+        assert s.counted() == s.expected()
+
+    play(scene())
+
+
+def test_the_first_records_after_a_takeover_wake_the_rounds_at_once() -> None:
+    async def scene() -> None:
+        s = Scene()
+        await s.assign()
+        await s.worker.round(s.consumer)
+        s.fetch(limit=1)
+        await asyncio.wait_for(s.worker.wait(60), 5)
+        await s.worker.round(s.consumer)
+        s.fetch(limit=1)
+        waiting = asyncio.create_task(s.worker.wait(60))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        waiting.cancel()
+
+    play(scene())
+
+
+def test_a_worker_that_loses_all_its_partitions_takes_no_further_step() -> None:
+    async def scene() -> None:
+        s = Scene()
+        await s.assign()
+        s.fetch()
+        s.worker.keep_only(set())
+        await s.worker.round(s.consumer)
+        assert s.held == []
+        assert s.worker.counters.steps == 0
+
+    play(scene())
+
+
+def test_partitions_that_were_added_are_refused() -> None:
+    async def scene() -> None:
+        s = Scene()
+        s.consumer.counts = {NAMES[topic]: PARTITIONS for topic in Topic} | {NAMES[Topic.IMPRESSIONS]: 3}
+        await s.assign()
+        assert isinstance(s.worker.failure, ConfigurationError)
+        assert "counts 2 partitions of each input topic, but rec.impressions has 3" in str(s.worker.failure)
+        assert s.worker.wanted(s.tps()) == set()
+
+    play(scene())
+
+
 def test_an_assignment_without_one_of_the_topics_is_refused() -> None:
     async def scene() -> None:
         s = Scene()
@@ -223,10 +304,11 @@ def test_a_state_older_than_the_log_is_refused() -> None:
         s = Scene()
         await s.assign()
         await s.run()
-        s.consumer.begins = dict.fromkeys(s.tps(), 1000)
-        await s.assign()
-        assert isinstance(s.worker.failure, DamagedStore)
-        assert "Kafka has deleted records" in str(s.worker.failure)
+        later = Scene(log=s.log, store=s.store)
+        later.consumer.begins = dict.fromkeys(s.tps(), 1000)
+        await later.assign()
+        assert isinstance(later.worker.failure, DamagedStore)
+        assert "Kafka has deleted records" in str(later.worker.failure)
 
     play(scene())
 

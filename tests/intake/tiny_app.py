@@ -43,6 +43,7 @@ class WritingIntake:
     out: TextIO
     input_topics: frozenset[str]
     plain_fetch: bool
+    stays_in_group: bool = False
     expected: dict[TP, tuple[int, int]] = field(default_factory=dict)  # epoch, seq
     at_end: set[TP] = field(default_factory=set)
     ends: int = 0

@@ -100,7 +100,9 @@ class Process:
             partition_of=lambda number: world.partition_class(number, folder_of(number), owner, around, PACE),
             decoder=SimulatedDecoder(knows_all=draw.random() < 0.5, partitions=world.weather.partitions),
             breaker_of=lambda number: Breaker(number, Rule(10**9, 1.0)),
+            partitions=len(world.broker.logs) // len(Topic),
             memory_limit=1 << 40,
+            stays_in_group=False,
             on_failure=self._failed,
             uptime=self._loop.time,
         )
@@ -172,7 +174,6 @@ class Process:
 
     async def _rebalance(self) -> None:
         group, consumer = self._world.group, self._consumer
-        await self.worker.revoked(set(consumer.inputs))
         consumer.assign(frozenset(), ())
         await asyncio.sleep(self._draw.uniform(0, 0.2))
         self._applied = group.assigned.get(self.name)
@@ -182,6 +183,7 @@ class Process:
         self._world.schedule.note(f"{self.name} is assigned {sorted(numbers)} {sorted(partials)}")
         inputs = frozenset(TP(NAMES[topic], number) for number in numbers for topic in Topic)
         consumer.assign(inputs, partials)
+        self.worker.keep_only(set(numbers))
         self.rolling.keep_only(set(partials))
         if inputs:
             await self.worker.seek_all(consumer, inputs)
