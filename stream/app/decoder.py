@@ -26,6 +26,7 @@ class Decoder:
         self._partitions = partitions
         self._readings = {topic: Reading.of(Program.of(topic, {}), partitions) for topic in Topic}
         self._unknown: set[int] = set()
+        self.slow_records = 0  # decoded by fastavro, one by one
 
     def decode(self, topic: Topic, fetched: Fetched) -> Batch:
         """Every record with a status.
@@ -36,8 +37,13 @@ class Decoder:
         new = unknown_ids(columns, self._readings[topic].program) - self._unknown
         for schema_id in sorted(new)[:LOOK_UPS]:
             self._learn(topic, schema_id)
-        program = self._readings[topic].program
-        return decode(topic, columns, program, partition=fetched.tp.partition, partitions=self._partitions)
+        return decode(
+            topic, columns, self._readings[topic].program,
+            partition=fetched.tp.partition, partitions=self._partitions, on_slow=self._count_slow,
+        )  # fmt: skip
+
+    def _count_slow(self, records: int) -> None:
+        self.slow_records += records
 
     def reading(self, topic: Topic) -> Reading:
         """What the topic's last batch was decoded with."""

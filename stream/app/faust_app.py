@@ -1,4 +1,4 @@
-"""The Faust app: two agents that hand over, one service that steps, three pages."""
+"""The Faust app: two agents that hand over, one service that steps."""
 
 import asyncio
 import logging
@@ -15,7 +15,6 @@ from faust.types import Message as Received
 from mode import Service
 
 from stream.app.outlets import KafkaOutlet, Message
-from stream.app.pages import metrics, stalls, unready
 from stream.app.rolling import RollingWindows
 from stream.app.worker import Worker
 from stream.errors import ConfigurationError
@@ -154,24 +153,6 @@ def connect_service(
                 await worker.close(outlet.flush)
             except (KafkaError, FaustError) as error:
                 log.warning("Kafka took no more messages; the next start repeats the last steps: %r", error)
-
-
-def connect_pages(app: faust.App, worker: Worker) -> None:
-    """Serve /healthz (replace me?), /readyz (is everything up to date?) and /metrics."""
-
-    @app.page("/healthz")
-    async def healthz(web: Any, _: Any) -> Any:
-        problems = stalls(worker, time.monotonic())
-        return web.json({"ok": not problems, "problems": problems}, status=503 if problems else 200)
-
-    @app.page("/readyz")
-    async def readyz(web: Any, _: Any) -> Any:
-        reasons = unready(worker)
-        return web.json({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
-
-    @app.page("/metrics")
-    async def show_metrics(web: Any, _: Any) -> Any:
-        return web.text(metrics(worker), content_type="text/plain")
 
 
 def run_app(app: faust.App) -> int:

@@ -7,10 +7,12 @@ from typing import Any, Protocol
 
 from stream.app.breaker import Breaker
 from stream.app.feed import Feed
+from stream.app.spread import ROWS, Spread
 from stream.contracts.topics import Topic
 from stream.durability.machine import Reading
 from stream.durability.partition import Done, Partition, Pause
 from stream.engine.batch import Batch
+from stream.engine.outputs import Tally
 from stream.intake.transport import Fetched
 
 ENOUGH_ROWS = 20_000  # queued in a partition: take a step at once
@@ -39,6 +41,9 @@ class Counters:
     rejected: int = 0
     takeovers: int = 0
     lost_fetches: int = 0
+    tallies: dict[Tally, int] = field(default_factory=dict)
+    step_seconds: Spread = field(default_factory=Spread)
+    step_records: Spread = field(default_factory=lambda: Spread(ROWS))
 
 
 @dataclass(slots=True)
@@ -52,6 +57,7 @@ class Held:
     is_assigned: bool = False
     is_running: bool = False
     pause: Pause | None = None  # why it takes no step now
+    newest_record_ms: int = -1  # Kafka record time of the newest record that a step has taken
     stepped_at: float = 0.0  # by `uptime`; or when it last had nothing to do
     _is_new: bool = True  # no step was taken since it began
 
@@ -76,12 +82,14 @@ class Held:
         until = self.uptime() + TURN_SECONDS
         while self.is_running:
             self._decode(decoder)
+            started = self.uptime()
             result = self.partition.advance()
             if isinstance(result, Pause):
                 return self._note(result)
             self.pause = None
             self._is_new = False
             self.stepped_at = self.uptime()
+            counters.step_seconds.add(self.stepped_at - started)
             self._count(result, counters)
             if self.rows < ENOUGH_ROWS and not self.partition.has_replay:
                 return False
@@ -113,6 +121,10 @@ class Held:
         counters.steps += 1
         counters.records += done.outputs.rows
         counters.rejected += rejected
+        counters.step_records.add(done.outputs.rows)
+        for tally, count in done.outputs.tallies.items():
+            counters.tallies[tally] = counters.tallies.get(tally, 0) + count
+        self.newest_record_ms = max(self.newest_record_ms, done.newest_record_ms)
         if done.is_replay:
             counters.replayed_steps += 1
         else:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from typing import Protocol
 
 from aiokafka.errors import MessageSizeTooLargeError
 
+from stream.app.spread import Spread
 from stream.durability.machine import Executed, State
 from stream.engine.outputs import Chunk, Outputs
 from stream.rolling.partials import encode, partition_for
@@ -60,6 +62,7 @@ class KafkaOutlet:
         self._in = [0, 0]
         self._out = [0, 0]
         self._acked: dict[int, int] = {}
+        self.seconds = Spread()  # until a step's messages were acknowledged
         self._flushing = asyncio.Lock()
 
     @property
@@ -92,7 +95,10 @@ class KafkaOutlet:
         async with self._flushing:  # a second flush would take what the first has not sent
             for _ in range(len(self._waiting)):
                 partition, step, messages = self._waiting[0]
+                started = time.monotonic()
                 await self._deliver(messages)
+                if messages:
+                    self.seconds.add(time.monotonic() - started)
                 self._waiting.popleft()
                 self._out[0] += len(messages)
                 self._out[1] += sum(message.nbytes for message in messages)

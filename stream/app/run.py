@@ -7,24 +7,29 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from stream.app.breaker import Breaker, Rule
 from stream.app.cluster import Broker, describe_broker
 from stream.app.decoder import Decoder
+from stream.app.ends import Ends
 from stream.app.engines import Engines
 from stream.app.faust_app import (
     connect_agents,
-    connect_pages,
     connect_service,
     make_app,
     run_app,
     sender,
 )
+from stream.app.health import Health, Patience
+from stream.app.metrics import Measured, Metrics
 from stream.app.outlets import Destination, KafkaOutlet, Outlets
+from stream.app.pages import Diary, connect_pages, connect_watch
 from stream.app.rolling import RollingWindows
+from stream.app.timed import SinkTimes, TimedInserter, TimedStore
 from stream.app.warm import warm_up
+from stream.app.watchdog import Watchdog
 from stream.app.worker import Worker
 from stream.contracts.definitions import Definitions
 from stream.contracts.registry import Registry
@@ -32,7 +37,7 @@ from stream.contracts.topics import Topic
 from stream.contracts.versions import Schemas
 from stream.durability.identity import Deployment, open_deployment
 from stream.durability.partition import Partition
-from stream.durability.store import Store, open_store
+from stream.durability.store import open_store
 from stream.durability.surroundings import Clock, Owner, Surroundings
 from stream.engine import ENGINE_VERSION
 from stream.errors import LiftstreamError
@@ -70,21 +75,29 @@ def run_worker(settings: Settings, *, new_generation: bool = False) -> int:
             new_generation=new_generation,
         )
         warm_up(definitions)
-        writer = Writer(connection.client)
+        times = SinkTimes()
+        writer = Writer(
+            lambda: TimedInserter(connection.client(), times.insert_seconds),
+            max_bytes=int(settings.outbox_limit),
+            on_latency=times.add_latency,
+        )
         stack.callback(writer.close)
-        return _run(settings, definitions, store, broker, deployment, writer)
+        arrived_ms = last_arrivals(connection, deployment.generation)
+        return _run(settings, definitions, TimedStore(store), broker, deployment, writer, times, arrived_ms)
 
 
 def _run(
     settings: Settings,
     definitions: Definitions,
-    store: Store,
+    store: TimedStore,
     broker: Broker,
     deployment: Deployment,
     writer: Writer,
+    times: SinkTimes,
+    arrived_ms: Mapping[Topic, int],
 ) -> int:
     app = make_app(settings)
-    outlet = KafkaOutlet(sender(app))
+    outlet = KafkaOutlet(sender(app), max_bytes=int(settings.outbox_limit) // 4)
     around = Surroundings(
         store=store,
         machines=Engines(key=deployment.hash_key, partitions=broker.cluster.partitions),
@@ -94,10 +107,12 @@ def _run(
     )
     owner = Owner(_writer_id(), ENGINE_VERSION, definitions)
     schemas = Schemas(Registry(settings.registry_url) if settings.registry_url else None)
+    names = {topic: settings.topic(topic) for topic in Topic}
+    decoder = Decoder(schemas, partitions=broker.cluster.partitions)
     worker = Worker(
-        {topic: settings.topic(topic) for topic in Topic},
+        names,
         partition_of=lambda number: Partition(number, deployment.folder(number), owner, around),
-        decoder=Decoder(schemas, partitions=broker.cluster.partitions),
+        decoder=decoder,
         breaker_of=lambda number: Breaker(number, _rule(settings)),
         partitions=broker.cluster.partitions,
         memory_limit=int(settings.memory_limit),
@@ -107,13 +122,30 @@ def _run(
     rolling = RollingWindows(writer, partitions=broker.partials_partitions)
     connect_agents(app, worker, rolling, settings.partials_topic)
     connect_service(app, worker, outlet, rolling, settings.step_seconds)
-    connect_pages(app, worker)
+    ends = Ends()
+    health = Health(worker, writer, ends, names, _patience(settings))
+    health.remember_arrivals(arrived_ms)
+    measured = Measured(worker, decoder, writer, outlet, store, ends, health, times, names)
+    connect_pages(app, health, Metrics(measured))
+    diary = Diary(health, writer, worker=owner.writer, generation=deployment.generation)
+    connect_watch(app, worker, health, ends, diary)
     log.info(
         "Worker %s of group %s starts: deployment %s, generation %d.",
         owner.writer, settings.group, deployment.id, deployment.generation,
     )  # fmt: skip
-    code = run_app(app)
-    return _verdict(worker, code)
+    watchdog = Watchdog(lambda: health.stalls(share=1.0))
+    try:
+        return _verdict(worker, run_app(app))
+    finally:
+        watchdog.close()
+
+
+def _patience(settings: Settings) -> Patience:
+    return Patience(
+        stalled=settings.stall_timeout.total_seconds(),
+        behind=settings.behind_after.total_seconds(),
+        silent=settings.silent_after.total_seconds(),
+    )
 
 
 def _rule(settings: Settings) -> Rule:
@@ -154,6 +186,20 @@ def newest_generation(connection: Connection) -> int:
         return int(client.query("SELECT max(generation) FROM generations").result_rows[0][0])
     finally:
         client.close()
+
+
+def last_arrivals(connection: Connection, generation: int) -> dict[Topic, int]:
+    """When records of each topic last came, epoch milliseconds, as the workers of this generation wrote it down."""
+    columns = ", ".join(f"toUnixTimestamp64Milli(max({topic.word}_at))" for topic in Topic)
+    client = connection.client()
+    try:
+        (found,) = client.query(
+            f"SELECT {columns} FROM worker_status WHERE generation = {{generation:UInt32}}",
+            parameters={"generation": generation},
+        ).result_rows
+    finally:
+        client.close()
+    return {topic: int(at_ms) for topic, at_ms in zip(Topic, found, strict=True) if at_ms is not None}
 
 
 def _destination(settings: Settings, deployment: Deployment, broker: Broker) -> Destination:

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from faust.types import TP
 
@@ -24,6 +24,7 @@ from stream.intake.transport import Fetched
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 STOP_SECONDS = 10.0  # for the acknowledgements of the last snapshots
 
 
@@ -55,13 +56,16 @@ class Worker:
         self.counters = Counters()
         self.failure: BaseException | None = None
         self.trouble: str | None = None  # something does not answer; being tried again
+        self.trouble_since = 0.0  # by `uptime`
         self.held: dict[int, Held] = {}
         self.has_assignment = False
+        self.busy_since: float | None = None  # by `uptime`: since when the step's thread is at one thing
+        self.arrived_ms: dict[Topic, int] = {}  # the wall clock when records of a topic last came
         self._names = names
         self._partitions = partitions
         self._seeking = Seeking(names)
         self._topics = {name: topic for topic, name in names.items()}
-        self._memory_limit = memory_limit
+        self.memory_limit = memory_limit
         self._partition_of = partition_of
         self._decoder = decoder
         self._breaker_of = breaker_of
@@ -101,7 +105,7 @@ class Worker:
         await self._seeking.park(consumer, set(numbers) - set(kept))
         self.held = {number: self.held.get(number) or self._hold(number) for number in numbers}
         for held in self.held.values():
-            held.partition.memory_limit = self._memory_limit // len(self.held)
+            held.partition.memory_limit = self.memory_limit // len(self.held)
             held.is_assigned = True
         self.has_assignment = True
         await self._seeking.go_on(
@@ -123,7 +127,10 @@ class Worker:
         held = self.held.get(fetched.tp.partition)
         if held is None or not held.is_running:
             return
-        feed = held.feeds[self._topics[fetched.tp.topic]]
+        topic = self._topics[fetched.tp.topic]
+        if fetched.rows:
+            self.arrived_ms[topic] = time.time_ns() // 1_000_000
+        feed = held.feeds[topic]
         feed.accept(fetched)
         if held.is_hungry or feed.has_lost or held.rows >= ENOUGH_ROWS or not feed.has_room:
             self._enough.set()
@@ -164,6 +171,7 @@ class Worker:
             self.trouble = None
         except Unavailable as error:
             if self.trouble is None:
+                self.trouble_since = self._uptime()
                 log.warning("%s Trying again.", error)
             self.trouble = str(error)
         except Exception as error:
@@ -181,23 +189,31 @@ class Worker:
         if not held.is_running:
             return
         async with self._stepping:
-            if await asyncio.to_thread(held.turn, self._decoder, self.counters):
+            if await self._in_thread(held.turn, self._decoder, self.counters):
                 self._enough.set()
 
     async def _take_over(self, consumer: Seeks, held: Held) -> None:
         """Load state and journal, go to where they end, and begin to take data."""
         assignment = self._assignment
         async with self._stepping:
-            await asyncio.to_thread(held.partition.recover)
+            await self._in_thread(held.partition.recover)
         if assignment != self._assignment or not held.is_assigned:
             return  # the next assignment may not even contain it
         offsets = await self._seeking.go_to_state(consumer, held.partition, held.feeds)
         if offsets is None or assignment != self._assignment or not held.is_assigned:
             return
         async with self._stepping:
-            await asyncio.to_thread(held.partition.start, offsets)
+            await self._in_thread(held.partition.start, offsets)
         held.begin(is_ours=held.is_assigned and assignment == self._assignment)
         self.counters.takeovers += 1
+
+    async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
+        """Outside the event loop, and timed: the watchdog sees work that never ends."""
+        self.busy_since = self._uptime()
+        try:
+            return await asyncio.to_thread(work, *args)
+        finally:
+            self.busy_since = None
 
     def _observe_ends(self, consumer: Seeks, held: Held) -> None:
         """Ask where the topics end: one in which nothing happens is never fetched and would look behind."""
@@ -215,6 +231,10 @@ class Worker:
             if held.is_running and held.partition.offsets is not None
             for topic in Topic
         }
+
+    def feeds(self) -> dict[TP, Feed]:
+        """What was fetched of the topic-partitions of running partitions."""
+        return {tp: feed for held in self.held.values() if held.is_running for tp, feed in self._feeds(held)}
 
     async def close(self, flush: Callable[[], Any]) -> None:
         """Take last snapshots and wait a moment for their acknowledgements; `flush` lets outputs be written."""

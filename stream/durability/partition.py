@@ -49,6 +49,7 @@ class Done:
     entry: Entry
     outputs: Outputs
     is_replay: bool
+    newest_record_ms: int  # Kafka's time of its newest record; -1 without records
 
 
 class Partition:
@@ -88,6 +89,11 @@ class Partition:
     def step(self) -> int:
         """The last executed step, 0 before the first."""
         return self._mark.step if self._mark else 0
+
+    @property
+    def clock_ms(self) -> int:
+        """How far event time has come; -1 before the first event."""
+        return self._mark.clock_ms if self._mark else -1
 
     @property
     def offsets(self) -> Offsets | None:
@@ -193,7 +199,8 @@ class Partition:
             return Pause.WAITING_FOR_RECORDS
         executed = self._execute(entry)
         self._around.sink.put(self.number, executed)
-        return Done(entry, executed.outputs, is_replay)
+        newest_ms = int(executed.record_at_ms.max(initial=-1))
+        return Done(entry, executed.outputs, is_replay, newest_ms)
 
     def capture(self) -> None:
         """Capture the state as it is now, whether or not it is time; published by `publish_when_acked`."""

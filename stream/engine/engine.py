@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from stream.contracts.definitions import Definitions
 from stream.contracts.limits import MAX_SLICE_VALUES
+from stream.contracts.reasons import Outcome, Reason
 from stream.contracts.topics import FIELDS, Topic
 from stream.engine.assign import apply_assignments, drop_experiment
 from stream.engine.attribute import (
@@ -29,6 +30,7 @@ from stream.engine.layout import (
     BY_NOTHING,
     CLICK,
     CONVERSION,
+    DUPLICATE,
     IDS,
     IDS_BASE,
     IMP_BASE,
@@ -41,11 +43,12 @@ from stream.engine.layout import (
     NEED_CELLS,
     NEED_FINE,
     NEED_HOURS,
+    OUTSIDE,
     UNKNOWN_IMPRESSION,
     WINDOW,
 )
 from stream.engine.names import Names
-from stream.engine.outputs import Chunk, Outputs
+from stream.engine.outputs import Chunk, Outputs, Tally
 from stream.engine.screen import (
     HOUR_MS,
     count_outcomes,
@@ -63,6 +66,7 @@ I64 = npt.NDArray[np.int64]
 
 MAX_CURRENCIES = 300
 CLICK_KIND = "click"
+UNCOUNTED = min(LATE, DUPLICATE, OUTSIDE)  # the smallest status
 RINGS = {"ids": (IDS_BASE, IDS), "impressions": (IMP_BASE, IMPS), "interactions": (INT_BASE, INTS)}
 
 
@@ -95,6 +99,7 @@ class Engine:
         self._store = Store()
         self._segments: dict[str, list[tuple[int, int]]] = {ring: [] for ring in RINGS}
         self._segment_ms = -1
+        self._tallies: dict[Tally, int] = {}
         self._names: dict[str, Names] = {}
         self._prepare()
         self.experiments.define(definitions)
@@ -142,7 +147,8 @@ class Engine:
                 self._take(batch, step)
         self._close_segments(before)
         self._advance_clock(step.caught_up)
-        return self._emitter.outputs(step.number, rows, self.clock_ms, self.horizon_ms)
+        outputs = self._emitter.outputs(step.number, rows, self.clock_ms, self.horizon_ms)
+        return replace(outputs, tallies=self._tallies)
 
     def live_chunks(self) -> list[Chunk]:
         """All partials that rolling windows may still need."""
@@ -150,6 +156,7 @@ class Engine:
 
     def _begin(self, step: Step) -> None:
         self.step = step.number
+        self._tallies = {}
         if step.definitions != self.definitions:
             self.definitions = step.definitions
             for kind in (CLICK_KIND, *step.definitions.conversion_kinds):
@@ -215,7 +222,15 @@ class Engine:
         if len(accepted):
             self.newest[topic] = max(self.newest[topic], int(accepted.max()))
         count_outcomes(self._store.tables(), ledger_rows, status, batch.misrouted)
+        self._tally(topic, status)
         self._emitter.add_dead_letters(batch, status)
+
+    def _tally(self, topic: Topic, status: I64) -> None:
+        """Count the outcomes of this step's records, for metrics; the ledger counts by hour and restates."""
+        for place, count in enumerate(np.bincount(status - UNCOUNTED).tolist()):
+            if count:
+                tally = topic.word, *outcome_of(place + UNCOUNTED)
+                self._tallies[tally] = self._tallies.get(tally, 0) + count
 
     def _column(self, batch: Batch, field: str) -> I64:
         return np.ascontiguousarray(batch.fields[:, FIELDS[batch.topic].index(field)])
@@ -370,6 +385,14 @@ class Engine:
         engine.experiments.define(exported)
         engine._emitter.restore(arrays, meta["emitter"])
         return engine
+
+
+def outcome_of(status: int) -> tuple[str, str]:
+    """(outcome, reason) of a record's final status, in the words of the ledger."""
+    if status > 0:
+        return Outcome.REJECTED.name.lower(), Reason(status & 255).word
+    outcome = {0: Outcome.COUNTED, DUPLICATE: Outcome.DUPLICATE, LATE: Outcome.LATE, OUTSIDE: Outcome.OUTSIDE}
+    return outcome[status].name.lower(), ""
 
 
 def text_at(batch: Batch, packed: int) -> str:

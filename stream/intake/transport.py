@@ -39,6 +39,7 @@ PRIVATE_NAMES = {
 _IDLE_SECONDS = 0.05  # pause when no topic-partition is wanted
 _POLL_SECONDS = 0.25  # at most, so that a change of what is wanted is soon seen
 _COMMIT_SECONDS = 5.0
+_ENDS_SECONDS = 5.0
 RECENT_MS = 10_000  # an idle topic-partition is asked about twice a second
 _FETCH_WAIT_MS = 250  # of an empty fetch at the broker; what is asked meanwhile waits for it
 
@@ -185,6 +186,17 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             self._stamps[tp] = _Stamp(state, epochs[tp], seq=0, next_offset=offset)
         return epochs
 
+    async def end_offsets(self, tps: Set[TP]) -> dict[TP, int]:
+        """Ask the broker where topic-partitions end; KafkaError or TimeoutError when it does not answer."""
+        return dict(await self.call_thread(self._end_offsets, tps))
+
+    async def _end_offsets(self, tps: Set[TP]) -> dict[TP, int]:
+        consumer = self._ensure_consumer()
+        ends = await asyncio.wait_for(
+            consumer.end_offsets([TopicPartition(*tp) for tp in tps]), _ENDS_SECONDS
+        )
+        return {TP(*tp): offset for tp, offset in ends.items()}
+
     async def commit_advisory(self, offsets: Mapping[TP, int]) -> bool:
         """Commit what is still assigned, for lag monitors; whether it worked. Nothing depends on it."""
         return bool(await self.call_thread(self._commit_advisory, offsets))
@@ -228,6 +240,11 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         epochs: dict[TP, int] = await self._thread.seek_stamped(positions)
         self._forget_read_offsets(positions)
         return epochs
+
+    async def end_offsets(self, tps: Set[TP]) -> dict[TP, int]:
+        """Ask the broker where topic-partitions end; KafkaError or TimeoutError when it does not answer."""
+        ends: dict[TP, int] = await self._thread.end_offsets(tps)
+        return ends
 
     async def commit_advisory(self, offsets: Mapping[TP, int]) -> bool:
         """Commit what is still assigned, for lag monitors; whether it worked. Nothing depends on it."""

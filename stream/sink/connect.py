@@ -196,9 +196,10 @@ def ensure_database(client: Client, database: str, create: bool, where: str) -> 
         raise
 
 
-def brief(error: ClickHouseError) -> str:
+def brief(error: Exception) -> str:
     """The first line of what ClickHouse said, without the driver's preamble and the version."""
-    text = str(error).rsplit("DB::Exception: ", 1)[-1].splitlines()[0]
+    said = str(error).strip() or type(error).__name__
+    text = said.rsplit("DB::Exception: ", 1)[-1].splitlines()[0]
     return re.split(r"[:.]? [Ii]n scope |\. \([A-Z_]+\)| \(version | \(for url ", text)[0].strip()
 
 

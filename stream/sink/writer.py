@@ -10,7 +10,9 @@ from typing import Any, Protocol
 import pyarrow as pa
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
 
+from stream.engine.batch import I64
 from stream.errors import LiftstreamError
+from stream.sink.connect import brief
 from stream.sink.emission import Batch, Emission
 from stream.sink.tables import SHAPES
 
@@ -56,16 +58,20 @@ class Writer:
         max_bytes: int = 256 << 20,
         interval_seconds: float = 0.5,
         now: Callable[[], float] = time.time,
+        on_latency: Callable[[I64, float], None] = lambda latencies_ms, weight: None,
     ) -> None:
         """max_rows, max_bytes: more that waits makes it `is_full`.
 
-        interval_seconds: between the starts of two flushes.
+        interval_seconds: between the starts of two flushes. on_latency: told, after each flush, how long records took
+        from Kafka to here; each value stands for `weight` records.
         """
         self._client_factory = client_factory
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._interval_seconds = interval_seconds
         self._now = now
+        self._on_latency = on_latency
+        self._oldest: float | None = None  # epoch seconds: since when something has been waiting
         self._client: Inserter | None = None
         self._generations: set[int] = set()  # known to ClickHouse
         self._waiting = Batch()
@@ -77,6 +83,7 @@ class Writer:
         self._give_up_at = float("inf")
         self.error: Exception | None = None
         self.unavailable_since: float | None = None  # epoch seconds
+        self.trouble: str | None = None  # what ClickHouse said last, while it is unavailable
         self.rows_written = 0
         self._thread = threading.Thread(target=self._run, name="clickhouse-writer", daemon=True)
         self._thread.start()
@@ -94,6 +101,12 @@ class Writer:
         """Bytes of these rows."""
         with self._changed:
             return self._waiting.outbox.nbytes + self._in_flight_bytes
+
+    @property
+    def waiting_seconds(self) -> float:
+        """For how long something has been waiting without a break; 0 when nothing is."""
+        oldest = self._oldest
+        return 0.0 if oldest is None else max(0.0, self._now() - oldest)
 
     @property
     def is_full(self) -> bool:
@@ -116,7 +129,7 @@ class Writer:
             for name, rows in tables.items():
                 self._waiting.outbox.add(name, rows)
             self._waiting.note(emission, emission.origins)
-            self._changed.notify_all()
+            self._note_arrival()
 
     def put_rows(
         self, table: str, columns: Mapping[str, Any], *, generation: int, version: Any, partition: int = 0
@@ -126,7 +139,12 @@ class Writer:
         with self._changed:
             self._refuse_when_stopped()
             self._waiting.outbox.add(table, rows)
-            self._changed.notify_all()
+            self._note_arrival()
+
+    def _note_arrival(self) -> None:
+        if self._oldest is None:
+            self._oldest = self._now()
+        self._changed.notify_all()
 
     def acked(self, partition: int) -> int:
         """The step up to which all that was put is in ClickHouse; -1 when none is."""
@@ -155,7 +173,7 @@ class Writer:
             raise WriterStopped(f"Writing to ClickHouse stopped: {self.error}") from self.error
 
     def _has_work(self) -> bool:
-        return self._is_writing or bool(self._waiting.newest) or self._waiting.outbox.rows > 0
+        return self._is_writing or self._waiting.is_worth_writing
 
     # Writing, all in the thread
 
@@ -230,12 +248,18 @@ class Writer:
         self._generations.add(generation)
 
     def _acknowledge(self, batch: Batch) -> None:
+        for origins in batch.origins.values():
+            if points := len(origins.record_at_ms):
+                ages_ms = int(self._now() * 1000) - origins.record_at_ms
+                self._on_latency(ages_ms, origins.count / points)
         with self._changed:
+            self._oldest = self._now() if self._waiting.is_worth_writing else None
             self.rows_written += self._in_flight_rows
             self._note_in_flight(None)
             for partition, emission in batch.newest.items():
                 self._acked[partition] = max(emission.outputs.step, self._acked.get(partition, -1))
             since, self.unavailable_since = self.unavailable_since, None
+            self.trouble = None
             self._changed.notify_all()
         if since is not None:
             log.warning("ClickHouse answers again after %.0f s.", self._now() - since)
@@ -246,6 +270,7 @@ class Writer:
             batch.extend(self._waiting)
             self._waiting = batch
             self._note_in_flight(None)
+            self.trouble = brief(error)
             is_first = self.unavailable_since is None
             if is_first:
                 self.unavailable_since = self._now()

@@ -9,7 +9,6 @@ from faust.types import TP
 
 from stream.app.breaker import Breaker, Rule
 from stream.app.held import Held
-from stream.app.pages import metrics, stalls, unready
 from stream.app.worker import Worker
 from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
@@ -320,11 +319,11 @@ def test_a_store_that_is_away_is_tried_again_and_said() -> None:
         s.store.is_away = True
         s.fetch()
         await s.worker.round(s.consumer)
-        assert unready(s.worker) == ["The checkpoint store does not answer."]
+        assert s.worker.trouble == "The checkpoint store does not answer."
         s.store.is_away = False
         await s.run()
         assert s.counted() == s.expected()
-        assert unready(s.worker) == []
+        assert s.worker.trouble is None
 
     play(scene())
 
@@ -371,43 +370,6 @@ def test_enough_records_or_a_full_queue_wake_the_rounds_early() -> None:
         await s.assign()
         s.fetch(limit=20_000)
         await asyncio.wait_for(s.worker.wait(60), 5)
-
-    play(scene())
-
-
-def test_a_stalled_partition_is_named_unless_it_has_an_excuse() -> None:
-    async def scene() -> None:
-        s = Scene()
-        await s.assign()
-        s.fetch()
-        held = s.worker.held[0]
-        now = held.stepped_at + 1_000
-        assert stalls(s.worker, now) == [
-            f"partition {n} has taken no step for 1000 s" for n in range(PARTITIONS)
-        ]
-        held.pause = Pause.SINK_IS_FULL
-        assert stalls(s.worker, now) == ["partition 1 has taken no step for 1000 s"]
-        assert unready(s.worker) == ["partition 0 pauses: the sink is full"]
-
-    play(scene())
-
-
-def test_metrics_are_in_the_format_of_prometheus() -> None:
-    async def scene() -> None:
-        s = Scene()
-        await s.assign()
-        await s.run()
-        lines = metrics(s.worker).splitlines()
-        assert f"liftstream_records_total {s.worker.counters.records}" in lines
-        assert 'liftstream_partition_lag_records{partition="1"} 0' in lines
-        assert all(line.startswith("#") or len(line.split(" ")) == 2 for line in lines)
-
-    play(scene())
-
-
-def test_nobody_is_ready_before_the_first_assignment() -> None:
-    async def scene() -> None:
-        assert unready(Scene().worker) == ["no partitions are assigned yet"]
 
     play(scene())
 

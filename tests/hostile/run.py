@@ -94,7 +94,7 @@ class Sender:
 
 
 def good_user(number: int, now_ms: int) -> Iterator[Record]:
-    """An assignment, an impression and, of each second user, a click."""
+    """An assignment, an impression and, of each second user, a click; no flipped bit of a hostile id makes theirs."""
     user, at = f"user-{number}", now_ms - 300_000 + number % 1_000
     key = user.encode()
     arm = "control" if number % 3 else "b"
@@ -103,17 +103,18 @@ def good_user(number: int, now_ms: int) -> Iterator[Record]:
         key,
         encoded(
             Topic.ASSIGNMENTS,
-            {"event_id": f"a{number}", "at": at, "user_id": user, "experiment": GOOD, "arm": arm},
+            {"event_id": f"good-a{number}", "at": at, "user_id": user, "experiment": GOOD, "arm": arm},
         ),
     )
     shown = {
-        "event_id": f"i{number}", "at": at + 1, "user_id": user, "impression_id": f"s{number}", "request_id": "r",
-        "item_id": "t", "surface": "home", "position": 0, "model": "m", "model_version": "1",
+        "event_id": f"good-i{number}", "at": at + 1, "user_id": user, "impression_id": f"good-s{number}",
+        "request_id": "r", "item_id": "t", "surface": "home", "position": 0, "model": "m", "model_version": "1",
     }  # fmt: skip
     yield Record(Topic.IMPRESSIONS, key, encoded(Topic.IMPRESSIONS, shown))
     if number % 2:
         click = {
-            "event_id": f"c{number}", "at": at + 2, "user_id": user, "impression_id": f"s{number}", "kind": "click",
+            "event_id": f"good-c{number}", "at": at + 2, "user_id": user,
+            "impression_id": f"good-s{number}", "kind": "click",
         }  # fmt: skip
         yield Record(Topic.INTERACTIONS, key, encoded(Topic.INTERACTIONS, click))
 
