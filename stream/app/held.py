@@ -39,6 +39,7 @@ class Counters:
     replayed_steps: int = 0
     records: int = 0
     rejected: int = 0
+    assignments: int = 0
     takeovers: int = 0
     lost_fetches: int = 0
     tallies: dict[Tally, int] = field(default_factory=dict)

@@ -110,6 +110,7 @@ class Metrics(Collector):
         yield _counter(
             "replayed_steps", "Of them, taken again from the journal", {(): counters.replayed_steps}
         )
+        yield _counter("assignments", "Rebalances of the group", {(): counters.assignments})
         yield _counter("takeovers", "Partitions whose state was loaded or kept", {(): counters.takeovers})
         yield _counter("lost_fetches", "Fetches that were fetched again", {(): counters.lost_fetches})
         yield _counter(

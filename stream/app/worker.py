@@ -94,6 +94,7 @@ class Worker:
         another worker, both take the same steps until we hear of it. What is new here is loaded in `round`.
         """
         self._assignment += 1
+        self.counters.assignments += 1
         counts = {topic: consumer.partitions_of(name) for topic, name in self._names.items()}
         if why := refusal(self._names, tps, counts, self._partitions):
             self._release(self.held)
