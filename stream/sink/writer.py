@@ -8,20 +8,17 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 import pyarrow as pa
-from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
+from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from stream.engine.batch import I64
 from stream.errors import LiftstreamError
 from stream.sink.connect import brief
 from stream.sink.emission import Batch, Emission
+from stream.sink.refusals import advice
 from stream.sink.tables import SHAPES
 
 log = logging.getLogger(__name__)
 
-# ClickHouse's error codes for "not now"; everything else it answers means that we sent something wrong.
-_NOT_NOW = {
-    159, 198, 202, 203, 209, 210, 225, 236, 241, 242, 243, 252, 279, 285, 286, 319, 394, 425, 439, 735, 745, 999,
-}  # fmt: skip
 _ONE_INSERT_EACH = {"async_insert": 0}  # acknowledged means written
 _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 0.1, 10.0
 
@@ -170,6 +167,8 @@ class Writer:
 
     def _refuse_when_stopped(self) -> None:
         if self.error is not None:
+            if isinstance(self.error, WriterStopped):
+                raise self.error
             raise WriterStopped(f"Writing to ClickHouse stopped: {self.error}") from self.error
 
     def _has_work(self) -> bool:
@@ -185,8 +184,10 @@ class Writer:
                 try:
                     self._write(batch)
                 except (ClickHouseError, OSError) as error:
-                    if not is_unavailable(error):
-                        raise
+                    if what_to_do := advice(error):
+                        raise WriterStopped(
+                            f"ClickHouse refuses what is written ({brief(error)}): {what_to_do}."
+                        ) from error
                     self._put_back(batch, error)
                     self._pause(delay)
                     delay = min(2 * delay, _LONGEST_DELAY_SECONDS)
@@ -285,11 +286,3 @@ class Writer:
         if client is not None:
             with suppress(ClickHouseError, OSError):
                 client.close()
-
-
-def is_unavailable(error: Exception) -> bool:
-    """Whether trying again may help: no connection, a busy or restarting server, a proxy's answer, a full disk."""
-    if isinstance(error, OperationalError | OSError):
-        return True
-    code = getattr(error, "code", None)
-    return code in _NOT_NOW or (type(error) is DatabaseError and code is None)
