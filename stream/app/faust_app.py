@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,7 @@ from mode import Service
 
 from stream.app.outlets import KafkaOutlet, Message
 from stream.app.rolling import RollingWindows
+from stream.app.stopping import Stopping
 from stream.app.worker import Worker
 from stream.errors import ConfigurationError
 from stream.intake.faust_settings import AsFetched, faust_settings
@@ -155,14 +157,29 @@ def connect_service(
                 log.warning("Kafka took no more messages; the next start repeats the last steps: %r", error)
 
 
-def run_app(app: faust.App) -> int:
-    """Run until SIGTERM or SIGINT; the exit code. Raises what crashed Faust."""
-    faust_worker = faust.Worker(
+class _Runner(faust.Worker):  # type: ignore[misc]
+    """Faust's worker, whose signals are ours."""
+
+    on_ready: Callable[[], None]
+
+    def install_signal_handlers(self) -> None:
+        """Called by Faust when it begins."""
+        self.on_ready()
+
+    def stop_soon(self) -> None:
+        """Begin to stop; may be called from a signal handler."""
+        self.loop.call_soon_threadsafe(self._schedule_shutdown, signal.SIGTERM)
+
+
+def run_app(app: faust.App, stopping: Stopping, code: Callable[[], int]) -> int:
+    """Run until it is told to stop; the exit code. Raises what crashed Faust. code: when it does not end in time."""
+    runner = _Runner(
         app, override_logging=False, redirect_stdouts=False, quiet=True, loop=asyncio.get_event_loop()
     )
-    faust_worker.spinner = None  # it writes control characters
+    runner.spinner = None  # it writes control characters
+    runner.on_ready = lambda: stopping.connect(runner.stop_soon, code)
     try:
-        faust_worker.execute_from_commandline()
+        runner.execute_from_commandline()
     except SystemExit as end:
         return int(end.code or 0)
     return 0

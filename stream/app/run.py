@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import socket
 import sys
 import time
@@ -27,6 +26,7 @@ from stream.app.metrics import Measured, Metrics
 from stream.app.outlets import Destination, KafkaOutlet, Outlets
 from stream.app.pages import Diary, connect_pages, connect_watch
 from stream.app.rolling import RollingWindows
+from stream.app.stopping import Stopping
 from stream.app.timed import SinkTimes, TimedInserter, TimedStore
 from stream.app.warm import warm_up
 from stream.app.watchdog import Watchdog
@@ -52,6 +52,8 @@ from stream.topics import create_topics
 
 log = logging.getLogger(__name__)
 
+CLOSE_SECONDS = 2.0  # for rows that no snapshot waits for
+
 _CHATTY = ("faust", "mode", "aiokafka", "aiohttp.access")
 
 
@@ -62,6 +64,8 @@ def run_worker(settings: Settings, *, new_generation: bool = False) -> int:
     Raises a LiftstreamError with what must be done when it cannot start or must not go on.
     """
     _log_to_stderr()
+    stopping = Stopping()
+    stopping.install()
     definitions = settings.definitions()
     store = open_store(settings.checkpoints)
     create_topics(settings)
@@ -81,9 +85,11 @@ def run_worker(settings: Settings, *, new_generation: bool = False) -> int:
             max_bytes=int(settings.outbox_limit),
             on_latency=times.add_latency,
         )
-        stack.callback(writer.close)
+        stack.callback(writer.close, CLOSE_SECONDS)
         arrived_ms = last_arrivals(connection, deployment.generation)
-        return _run(settings, definitions, TimedStore(store), broker, deployment, writer, times, arrived_ms)
+        return _run(
+            settings, definitions, TimedStore(store), broker, deployment, writer, times, arrived_ms, stopping
+        )  # fmt: skip
 
 
 def _run(
@@ -95,6 +101,7 @@ def _run(
     writer: Writer,
     times: SinkTimes,
     arrived_ms: Mapping[Topic, int],
+    stopping: Stopping,
 ) -> int:
     app = make_app(settings)
     outlet = KafkaOutlet(sender(app), max_bytes=int(settings.outbox_limit) // 4)
@@ -117,7 +124,7 @@ def _run(
         partitions=broker.cluster.partitions,
         memory_limit=int(settings.memory_limit),
         stays_in_group=settings.stay_in_group,
-        on_failure=lambda: signal.raise_signal(signal.SIGTERM),
+        on_failure=stopping.begin,
     )
     rolling = RollingWindows(writer, partitions=broker.partials_partitions)
     connect_agents(app, worker, rolling, settings.partials_topic)
@@ -135,7 +142,7 @@ def _run(
     )  # fmt: skip
     watchdog = Watchdog(lambda: health.stalls(share=1.0))
     try:
-        return _verdict(worker, run_app(app))
+        return _verdict(worker, run_app(app, stopping, lambda: _last_code(worker)))
     finally:
         watchdog.close()
 
@@ -159,6 +166,14 @@ def _verdict(worker: Worker, code: int) -> int:
     if isinstance(worker.failure, LiftstreamError):
         raise worker.failure
     log.critical("The worker stopped because of a fault of its own.", exc_info=worker.failure)
+    return 1
+
+
+def _last_code(worker: Worker) -> int:
+    """The same when the worker does not come to an end: nobody is left who would print what is raised."""
+    if worker.failure is None:
+        return 0
+    log.critical("The worker stopped: %s", worker.failure)
     return 1
 
 
