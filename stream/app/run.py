@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from stream.app.breaker import Breaker, Rule
 from stream.app.cluster import Broker, describe_broker
@@ -45,6 +46,7 @@ from stream.intake.log_repeats import limit_repeats
 from stream.intake.reading import Readings
 from stream.local.query_server import QueryServer
 from stream.settings import Settings
+from stream.sink.claim import claim
 from stream.sink.connect import Connection, connect, embedded_path
 from stream.sink.migrate import migrate
 from stream.sink.writer import Writer
@@ -78,6 +80,7 @@ def run_worker(settings: Settings, *, new_generation: bool = False) -> int:
             newest_rows=lambda: newest_generation(connection),
             new_generation=new_generation,
         )
+        connection.ask(partial(claim, generation=deployment.generation, deployment=deployment.id))
         warm_up(definitions)
         times = SinkTimes()
         writer = Writer(
@@ -181,9 +184,7 @@ def _last_code(worker: Worker) -> int:
 def _database(settings: Settings) -> Iterator[Connection]:
     """The migrated database; an embedded one answers other processes' questions meanwhile."""
     with connect(settings.clickhouse_url) as connection:
-        client = connection.client()
-        migrate(client)
-        client.close()
+        connection.ask(migrate)
         if not connection.is_embedded:
             yield connection
             return
@@ -196,24 +197,16 @@ def _database(settings: Settings) -> Iterator[Connection]:
 
 def newest_generation(connection: Connection) -> int:
     """The newest generation that has rows, 0 when there are none."""
-    client = connection.client()
-    try:
-        return int(client.query("SELECT max(generation) FROM generations").result_rows[0][0])
-    finally:
-        client.close()
+    return connection.ask(
+        lambda client: int(client.query("SELECT max(generation) FROM generations").result_rows[0][0])
+    )
 
 
 def last_arrivals(connection: Connection, generation: int) -> dict[Topic, int]:
     """When records of each topic last came, epoch milliseconds, as the workers of this generation wrote it down."""
     columns = ", ".join(f"toUnixTimestamp64Milli(max({topic.word}_at))" for topic in Topic)
-    client = connection.client()
-    try:
-        (found,) = client.query(
-            f"SELECT {columns} FROM worker_status WHERE generation = {{generation:UInt32}}",
-            parameters={"generation": generation},
-        ).result_rows
-    finally:
-        client.close()
+    question = f"SELECT {columns} FROM worker_status WHERE generation = {generation}"
+    (found,) = connection.ask(lambda client: client.query(question).result_rows)
     return {topic: int(at_ms) for topic, at_ms in zip(Topic, found, strict=True) if at_ms is not None}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -32,6 +33,7 @@ def main(
     minutes: float, seed: int, workers: int, partitions: int, rate: float, keep: Path | None, as_json: bool
 ) -> None:
     """Break everything and compare with the oracle to the last unit; exit code 1 and the evidence if it differs."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     plan = Plan(seed, minutes * 60, workers, partitions, rate)
     folder = keep or Path(tempfile.mkdtemp(prefix="liftstream-chaos-"))
     terminal.print(f"Seed {seed}. The faults, in seconds from the begin of the storm:")
