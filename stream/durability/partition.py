@@ -69,7 +69,7 @@ class Partition:
         self._pace = pace or Pace()
         self._definitions_digest = owner.definitions.digest  # costly
         self._journal = Journal(around.store, folder)
-        self._snapshots = Snapshots(around.store, folder)
+        self._snapshots = Snapshots(around.store, folder, self._pace.sizes)
         self._checkpoints = Checkpoints(number, self._journal, self._snapshots, around, self._pace)
         self._queues = tuple(Queue() for _ in Topic)
         self._machine: Machine | None = None
@@ -176,9 +176,10 @@ class Partition:
         """Take one step, or say why not. Raises Unavailable when the store does not answer: call again."""
         if not self._is_running:
             return Pause.MUST_RECOVER
-        self._checkpoints.publish_when_acked()
+        self._checkpoints.go_on(self._current, self.machine, self._owner.writer)
         if self._checkpoints.is_due(self.step):
-            self.capture()
+            self._checkpoints.begin(self._current, self.machine, self._owner.writer)
+            self._republish()
         if self._around.sink.is_full:
             return Pause.SINK_IS_FULL
         entry = self._replay.get(self.step + 1)
@@ -335,6 +336,13 @@ class Partition:
                 "with SIGTERM, or run one once more until it stops cleanly, and then start this one."
             )
 
+    def _refuse_older_engine(self, mark: Mark) -> None:
+        if mark.engine_version > self._owner.engine_version:
+            raise ConfigurationError(
+                f"Partition {self.number} was counted by engine version {mark.engine_version} and this is version "
+                f"{self._owner.engine_version}: run the newer version, {NEW_GENERATION}."
+            )
+
     def _refuse_incompatible_definitions(self) -> None:
         """Asked where the journal ends: there the new definitions take over."""
         if self._current.definitions == self._definitions_digest or not self.step:
@@ -372,9 +380,10 @@ class Partition:
         self._checkpoints.discard()
         owner = self._owner
         if found := self._snapshots.newest():
-            snapshot, arrays = found
+            snapshot, export = found
+            self._refuse_older_engine(snapshot.mark)
             definitions = self._definitions(snapshot.mark.definitions)
-            self._machine = self._around.machines.load(self.number, definitions, arrays)
+            self._machine = self._around.machines.load(self.number, definitions, export)
             self._mark = replace(snapshot.mark, engine_version=owner.engine_version)
             return
         self._machine = self._around.machines.create(self.number, owner.definitions)

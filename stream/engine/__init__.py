@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 # Raised whenever the same steps could give other outputs or another state.
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 
 
 def kernel_cache() -> Path:

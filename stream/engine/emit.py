@@ -28,6 +28,7 @@ from stream.engine.layout import (
 from stream.engine.names import Names
 from stream.engine.outputs import COUNTS, DEAD_LETTERS, TOTALS, Chunk, Outputs, Table
 from stream.engine.outputs import LEDGER as LEDGER_TABLE
+from stream.engine.rows import Rows
 from stream.engine.screen import HOUR_MS
 from stream.engine.tables import Store
 
@@ -242,14 +243,14 @@ class Emitter:
         """What is not in arrays."""
         return {"swept_ms": self._swept_ms, "swept_rows": self._swept_rows, "swept_hours": self._swept_hours}
 
-    def export(self) -> dict[str, npt.NDArray[Any]]:
+    def export(self) -> dict[str, Rows]:
         """The open panes and totals."""
         return self.panes.export("panes") | self.slices.export("slices") | self.totals.export("totals")
 
-    def restore(self, arrays: Mapping[str, npt.NDArray[Any]], meta: dict[str, Any]) -> None:
+    def restore(self, export: Mapping[str, Rows], meta: dict[str, Any]) -> None:
         """Take what `export` and `meta` gave."""
-        self.panes.restore("panes", arrays)
-        self.slices.restore("slices", arrays)
-        self.totals.restore("totals", arrays)
+        self.panes.restore("panes", export)
+        self.slices.restore("slices", export)
+        self.totals.restore("totals", export)
         self._swept_ms, self._swept_rows = meta["swept_ms"], meta["swept_rows"]
         self._swept_hours = meta["swept_hours"]

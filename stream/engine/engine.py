@@ -12,6 +12,7 @@ from stream.contracts.definitions import Definitions
 from stream.contracts.limits import MAX_SLICE_VALUES
 from stream.contracts.reasons import Outcome, Reason
 from stream.contracts.topics import FIELDS, Topic
+from stream.engine import ENGINE_VERSION
 from stream.engine.assign import apply_assignments, drop_experiment
 from stream.engine.attribute import (
     NEED_ITEMS,
@@ -22,6 +23,7 @@ from stream.engine.attribute import (
 from stream.engine.batch import NULL, TEXT_MASK, TEXT_SHIFT, Batch
 from stream.engine.emit import USER_DIMENSIONS, Emitter
 from stream.engine.experiments import Experiments
+from stream.engine.export import export_tables, load_tables
 from stream.engine.fold import CODES
 from stream.engine.items import index_items
 from stream.engine.layout import (
@@ -47,8 +49,10 @@ from stream.engine.layout import (
     UNKNOWN_IMPRESSION,
     WINDOW,
 )
+from stream.engine.migrations import upgraded
 from stream.engine.names import Names
 from stream.engine.outputs import Chunk, Outputs, Tally
+from stream.engine.rows import Rows, flat
 from stream.engine.screen import (
     HOUR_MS,
     count_outcomes,
@@ -60,6 +64,7 @@ from stream.engine.screen import (
     received_at,
     screen,
 )
+from stream.engine.segments import Segments
 from stream.engine.tables import Store
 
 I64 = npt.NDArray[np.int64]
@@ -97,7 +102,7 @@ class Engine:
         self.definitions = definitions
         self._key = np.frombuffer(key, np.uint64).copy()
         self._store = Store()
-        self._segments: dict[str, list[tuple[int, int]]] = {ring: [] for ring in RINGS}
+        self._segments = {ring: Segments() for ring in RINGS}
         self._segment_ms = -1
         self._tallies: dict[Tally, int] = {}
         self._names: dict[str, Names] = {}
@@ -171,10 +176,7 @@ class Engine:
         window = self.definitions.attribution_window_ms
         for ring, (base, count) in RINGS.items():
             kept_for = window if ring == "impressions" else 0
-            segments = self._segments[ring]
-            leaving = 0
-            while segments and segments[0][1] + kept_for < self.horizon_ms:
-                leaving += segments.pop(0)[0]
+            leaving = self._segments[ring].leave_before(self.horizon_ms - kept_for)
             if leaving and ring == "interactions":
                 while orphan_waiting(self._store.tables(), leaving, UNKNOWN_IMPRESSION) < leaving:
                     self._store.room_for_hours(int(self._store.m[NEED_HOURS]))
@@ -185,7 +187,7 @@ class Engine:
         for ring, (_, count) in RINGS.items():
             added = int(self._store.m[count]) - before[ring]
             if added:
-                self._segments[ring].append((added, self._segment_ms))
+                self._segments[ring].add(added, self._segment_ms)
 
     def _freeze(self) -> None:
         n = len(self.experiments.names)
@@ -338,44 +340,40 @@ class Engine:
 
     # ---- snapshots
 
-    def export(self) -> dict[str, npt.NDArray[Any]]:
-        """The whole state as arrays by name; `meta` is JSON."""
+    def export(self) -> dict[str, Rows]:
+        """The whole state as tables by name, valid until the next step; `meta` is JSON."""
         meta = {
+            "version": ENGINE_VERSION,
             "step": self.step,
             "clock_ms": self.clock_ms,
             "horizon_ms": self.horizon_ms,
             "newest_ms": self.newest,
             "definitions": self.definitions.to_json().decode(),
-            "segments": self._segments,
             "segment_ms": self._segment_ms,
             "names": {name: names.names for name, names in self._names.items()},
             "experiments": self.experiments.export(),
             "emitter": self._emitter.meta(),
         }
-        arrays = {f"state.{name}": array.copy() for name, array in self._store.a.items()}
-        arrays |= self._emitter.export()
-        arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
-        return arrays
+        tables = export_tables(self._store) | self._emitter.export()
+        tables |= {f"segments.{ring}": segments.export() for ring, segments in self._segments.items()}
+        tables["meta"] = flat(np.frombuffer(bytearray(json.dumps(meta).encode()), np.uint8))
+        return tables
 
     @classmethod
     def load(
-        cls, arrays: Mapping[str, npt.NDArray[Any]], *, key: bytes, partition: int, partitions: int,
+        cls, export: Mapping[str, Rows], *, key: bytes, partition: int, partitions: int,
         definitions: Definitions,
     ) -> Self:  # fmt: skip
-        """The engine that `export` described; the key must be that of the exporting one."""
-        meta = json.loads(bytes(arrays["meta"]))
+        """The engine that an `export` of this version or an earlier one describes; the key must be that one's."""
+        export = upgraded(export)
+        meta = json.loads(bytes(export["meta"].joined))
         exported = Definitions.from_json(meta["definitions"].encode())
         engine = cls(key=key, partition=partition, partitions=partitions, definitions=exported)
         engine.step, engine.clock_ms, engine.horizon_ms = meta["step"], meta["clock_ms"], meta["horizon_ms"]
         engine.newest = list(meta["newest_ms"])
-        engine._segments = {ring: [tuple(s) for s in meta["segments"][ring]] for ring in RINGS}
+        engine._segments = {ring: Segments(export[f"segments.{ring}"]) for ring in RINGS}
         engine._segment_ms = meta["segment_ms"]
-        held = {
-            name.removeprefix("state."): array.copy()
-            for name, array in arrays.items()
-            if name.startswith("state.")
-        }
-        engine._store = Store(held)
+        engine._store = load_tables(export)
         engine._names = {
             name: Names(MAX_CURRENCIES if name == "currency" else MAX_SLICE_VALUES, engine._key, names)
             for name, names in meta["names"].items()
@@ -383,7 +381,7 @@ class Engine:
         engine._prepare()
         engine.experiments.restore(meta["experiments"])
         engine.experiments.define(exported)
-        engine._emitter.restore(arrays, meta["emitter"])
+        engine._emitter.restore(export, meta["emitter"])
         return engine
 
 

@@ -1,7 +1,7 @@
 """What the state is made of: row layouts, counters and the arrays that kernels receive.
 
-Bytes per entry, index slots included: remembered id 8 + 16, impression 56 + 16, interaction 64 + 16 when it waits,
-user 20 + 16, user in an experiment 80 + the length of the assignment's event_id.
+Bytes per entry, index slots included: remembered id 12 + 16, impression 68 + 16, interaction 76 + 16 when it waits,
+user 24 + 16, user in an experiment 80 + the length of the assignment's event_id.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ IMPRESSION = np.dtype(
 INTERACTION = np.dtype(
     [("at", "i8"), ("value", "i8"), ("shown_at", "i8"), ("user", "i4"), ("combo", "i4"), ("impression", "u4"),
      ("previous", "u4"), ("watch", "u4"), ("hour", "i4"), ("currency", "i2"), ("kind", "i1"), ("credit", "i1"),
-     ("refers", "i1"), ("outside", "i1"), ("spare", "i2")]
+     ("refers", "i1"), ("outside", "i1"), ("watches", "i2")]
 )  # fmt: skip
 # One row per user and experiment; under as_of one per assignment, newest first, sums in the `own` row of the arm.
 ASSIGNED = np.dtype(
@@ -63,15 +63,19 @@ PAIR = (2,)
 FIELDS: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
     "m": (np.dtype("i8"), ()),
     "user_keys": (np.dtype("u8"), ()),
+    "user_tags": (np.dtype("u4"), ()),  # upper halves of the first halves of ids, for rebuilding the slots
     "user_slots": (np.dtype("u8"), ()),
     "users": (USER, ()),
     "id_keys": (np.dtype("u8"), ()),
+    "id_tags": (np.dtype("u4"), ()),
     "id_slots": (np.dtype("u8"), ()),
     "imp_keys": (np.dtype("u8"), ()),
+    "imp_tags": (np.dtype("u4"), ()),
     "imp_slots": (np.dtype("u8"), ()),
     "imps": (IMPRESSION, ()),
     "item_slots": (np.dtype("u8"), ()),
     "int_keys": (np.dtype("u8"), ()),
+    "int_tags": (np.dtype("u4"), ()),
     "watch_slots": (np.dtype("u8"), ()),
     "ints": (INTERACTION, ()),
     "assigned": (ASSIGNED, ()),

@@ -13,6 +13,7 @@ from stream.app.worker import Worker
 from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
 from stream.durability.partition import Partition, Pause
+from stream.durability.snapshot import Snapshots
 from stream.durability.surroundings import Owner, Surroundings
 from stream.errors import ConfigurationError, DamagedStore, Unavailable
 from tests.app.fakes import NAMES, MemoryConsumer, MemoryDecoder
@@ -353,8 +354,8 @@ def test_a_clean_end_leaves_snapshots_of_everything() -> None:
 
         await s.worker.close(flush)
         steps = [held.partition.step for held in s.held]
-        newest = [s.store.names(f"g000001/p{number:05d}/snapshot")[-1][-12:] for number in range(PARTITIONS)]
-        assert list(map(int, newest)) == steps
+        folders = [f"g000001/p{number:05d}" for number in range(PARTITIONS)]
+        assert [Snapshots(s.store, folder).newest_step() for folder in folders] == steps
         again = Scene(log=s.log, store=s.store, database=s.database)
         await again.assign()
         await again.run()

@@ -11,11 +11,12 @@ import numpy as np
 from stream.contracts.definitions import Definitions
 from stream.contracts.reasons import Reason
 from stream.contracts.topics import FIELDS, Topic
-from stream.durability.machine import Arrays, Executed, State
+from stream.durability.machine import Executed, Export, State
 from stream.durability.surroundings import Clock
 from stream.engine.batch import SPARE_BYTES, Batch
 from stream.engine.engine import Step
 from stream.engine.outputs import Chunk, Outputs
+from stream.engine.rows import flat
 
 ENGINE_VERSION = 7
 UNKNOWN = int(Reason.UNKNOWN_SCHEMA)
@@ -199,9 +200,9 @@ class CountingMachine:
         table = {"key": [*keys, "chain"], "total": [*(self.totals[key] for key in keys), self.chain]}
         return Outputs(self.step, {"totals": table}, [], rows, max(self.newest), -1)
 
-    def export(self) -> Arrays:
+    def export(self) -> Export:
         meta = {"step": self.step, "totals": self.totals, "chain": self.chain, "newest": self.newest}
-        return {"meta": np.frombuffer(json.dumps(meta, sort_keys=True).encode(), np.uint8)}
+        return {"meta": flat(np.frombuffer(bytearray(json.dumps(meta, sort_keys=True).encode()), np.uint8))}
 
     def live_chunks(self) -> Sequence[Chunk]:
         return []
@@ -211,8 +212,8 @@ class CountingMachines:
     def create(self, partition: int, definitions: Definitions) -> CountingMachine:
         return CountingMachine()
 
-    def load(self, partition: int, definitions: Definitions, arrays: Arrays) -> CountingMachine:
-        return CountingMachine(json.loads(bytes(arrays["meta"])))
+    def load(self, partition: int, definitions: Definitions, export: Export) -> CountingMachine:
+        return CountingMachine(json.loads(bytes(export["meta"].joined)))
 
 
 @dataclass

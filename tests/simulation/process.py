@@ -14,6 +14,7 @@ from stream.app.rolling import RollingWindows
 from stream.app.worker import Worker
 from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
+from stream.durability.image import Sizes
 from stream.durability.machine import Machines, Sink
 from stream.durability.partition import Partition
 from stream.durability.surroundings import Clock, Owner, Pace, Surroundings
@@ -35,6 +36,8 @@ PACE = Pace(
     journal_kept_ms=700,  # as short as the rule allows: longer than `silence_ms`, clocks' differences included
     collect_every_ms=0,
     silence_ms=300,
+    # So small that snapshots take several rounds and pieces, and poor pieces are written again.
+    sizes=Sizes(piece_bytes=12_000, round_bytes=24_000, spare_bytes=4_000, pieces=4),
 )
 _STEP_SECONDS = 0.2
 _HEARTBEAT_SECONDS = 0.1
