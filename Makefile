@@ -6,7 +6,7 @@ ARGS ?=
 SEEDS ?= 200
 FIRST ?= 1
 
-.PHONY: demo test lint format bench simulate-faults validity clean help
+.PHONY: demo test lint format bench chaos simulate-faults validity clean help
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile
@@ -32,6 +32,9 @@ bench: .venv/.installed ## Events per second through Kafka, worker and ClickHous
 
 simulate-faults: .venv/.installed ## SEEDS=1000 FIRST=1: the whole worker under every fault of docs/faults.md, against the oracle
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST) $(ARGS)
+
+chaos: .venv/.installed ## ARGS="--minutes 10 --seed 7": real workers, Kafka and ClickHouse, all broken, against the oracle
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 validity: .venv/.installed ## False alarms, coverage and power of the intervals, into docs/validity.md
 	@$(BIN)/python -m benchmarks.validity $(ARGS)

@@ -146,13 +146,13 @@ def _resume(
     found = snapshots.newest()
     if found is None:
         return engines.create(PARTITION, definitions), (0, 0, 0)
-    snapshot, arrays = found
-    if snapshot.mark.engine_version != ENGINE_VERSION:
+    snapshot, export = found
+    if snapshot.mark.engine_version > ENGINE_VERSION:
         raise DamagedStore(
             f"The folder was written by engine version {snapshot.mark.engine_version}, this is {ENGINE_VERSION}: "
             "count the files into a new folder."
         )
-    engine = engines.load(PARTITION, definitions, arrays)
+    engine = engines.load(PARTITION, definitions, export)
     why = incompatible(engine.definitions, definitions, engine.experiments_with_data(), max(engine.newest_ms))
     if why is not None:
         raise ConfigurationError(why)

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import (
@@ -143,6 +143,11 @@ class Settings(BaseSettings):
         gt=0,
         description="Memory for state, `4GiB`; a worker at its limit pauses. Default: half of the machine's.",
     )
+    outbox_limit: ByteSize = Field(
+        ByteSize(256 << 20),
+        gt=0,
+        description="Rows that wait for ClickHouse, in bytes; at it, or at a quarter for Kafka, a worker pauses.",
+    )
     breaker_rows: int = Field(
         10_000, ge=1_000, description="Newest events of a partition that the breaker looks at."
     )
@@ -150,9 +155,30 @@ class Settings(BaseSettings):
         0.9,
         gt=0,
         le=1,
-        description="A worker stops when more than this part of them was rejected; `1`: never.",
+        description="The breaker trips when more than this part of them was rejected; `1`: never.",
+    )
+    breaker_action: Literal["report", "stop"] = Field(
+        "report",
+        description="When it trips: `report` (unready, log, metric; counting goes on) or `stop` (the worker ends).",
+    )
+    stall_timeout: Duration = Field(
+        timedelta(minutes=5),
+        description="A worker that stands still for so long ends itself; after half of it `/healthz` says 503.",
+    )
+    behind_after: Duration = Field(
+        timedelta(minutes=1),
+        description="A worker is unready while records wait and its newest counted one is older than this.",
+    )
+    silent_after: Duration = Field(
+        timedelta(minutes=10),
+        description="A topic that had records and has had none for so long is reported.",
     )
     step_seconds: float = Field(1.0, gt=0, le=60, description="Pause between the starts of two steps.")
+    stay_in_group: bool = Field(
+        False,
+        description="After SIGTERM: `false`: other workers take over at once. `true`: a restart within 6 s gets its "
+        "partitions back without a rebalance; else the others take over after that.",
+    )
     web_host: str = Field(
         "127.0.0.1", description="Address of a worker's `/healthz`, `/readyz` and `/metrics`."
     )

@@ -7,6 +7,7 @@ from stream.contracts.versions import Schemas
 from stream.engine.batch import Batch
 from stream.intake.avro_program import Program
 from stream.intake.decode import decode, unknown_ids
+from stream.intake.reading import Reading
 from stream.intake.transport import Fetched
 
 log = logging.getLogger(__name__)
@@ -23,8 +24,9 @@ class Decoder:
     def __init__(self, schemas: Schemas, *, partitions: int) -> None:
         self._schemas = schemas
         self._partitions = partitions
-        self._programs = {topic: Program.of(topic, {}) for topic in Topic}
+        self._readings = {topic: Reading.of(Program.of(topic, {}), partitions) for topic in Topic}
         self._unknown: set[int] = set()
+        self.slow_records = 0  # decoded by fastavro, one by one
 
     def decode(self, topic: Topic, fetched: Fetched) -> Batch:
         """Every record with a status.
@@ -32,11 +34,20 @@ class Decoder:
         Raises Unavailable when the registry does not answer about a new schema id, UnreadableRecords.
         """
         columns = fetched.columns()
-        new = unknown_ids(columns, self._programs[topic]) - self._unknown
+        new = unknown_ids(columns, self._readings[topic].program) - self._unknown
         for schema_id in sorted(new)[:LOOK_UPS]:
             self._learn(topic, schema_id)
-        program = self._programs[topic]
-        return decode(topic, columns, program, partition=fetched.tp.partition, partitions=self._partitions)
+        return decode(
+            topic, columns, self._readings[topic].program,
+            partition=fetched.tp.partition, partitions=self._partitions, on_slow=self._count_slow,
+        )  # fmt: skip
+
+    def _count_slow(self, records: int) -> None:
+        self.slow_records += records
+
+    def reading(self, topic: Topic) -> Reading:
+        """What the topic's last batch was decoded with."""
+        return self._readings[topic]
 
     def _learn(self, topic: Topic, schema_id: int) -> None:
         schema = self._schemas.resolve(schema_id)
@@ -50,6 +61,7 @@ class Decoder:
                     topic.word, schema_id,
                 )  # fmt: skip
             return
-        program = self._programs[topic] = self._programs[topic].adding(schema_id, schema)
+        program = self._readings[topic].program.adding(schema_id, schema)
+        self._readings[topic] = Reading.of(program, self._partitions)
         if why := program.refused.get(schema_id):
             log.warning("Records of %s are rejected: %s.", topic.word, why)

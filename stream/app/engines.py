@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from stream.contracts.definitions import Definitions
-from stream.durability.machine import Arrays
+from stream.durability.machine import Export
 from stream.engine.engine import Engine
 
 
@@ -29,8 +29,8 @@ class Engines:
             key=self._key, partition=partition, partitions=self._partitions, definitions=definitions
         )
 
-    def load(self, partition: int, definitions: Definitions, arrays: Arrays) -> LiveEngine:
+    def load(self, partition: int, definitions: Definitions, export: Export) -> LiveEngine:
         """One from an export."""
         return LiveEngine.load(
-            arrays, key=self._key, partition=partition, partitions=self._partitions, definitions=definitions
+            export, key=self._key, partition=partition, partitions=self._partitions, definitions=definitions
         )

@@ -1,7 +1,8 @@
-"""The Faust app: two agents that hand over, one service that steps, three pages."""
+"""The Faust app: two agents that hand over, one service that steps."""
 
 import asyncio
 import logging
+import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -15,8 +16,8 @@ from faust.types import Message as Received
 from mode import Service
 
 from stream.app.outlets import KafkaOutlet, Message
-from stream.app.pages import metrics, stalls, unready
 from stream.app.rolling import RollingWindows
+from stream.app.stopping import Stopping
 from stream.app.worker import Worker
 from stream.errors import ConfigurationError
 from stream.intake.faust_settings import AsFetched, faust_settings
@@ -46,8 +47,8 @@ class AsBytes(faust.Schema):  # type: ignore[misc]
 def make_app(settings: Settings) -> faust.App:
     """A Faust app without agents.
 
-    The web port makes this process's name in the consumer group, so that a worker that is quickly started again
-    gets its partitions back without a rebalance.
+    The web port makes this process's name in the consumer group, so that a worker that crashed and is quickly started
+    again gets its partitions back without a rebalance.
     """
     port = free_port(settings.web_host, settings.web_port)
     return faust.App(
@@ -101,12 +102,9 @@ def connect_agents(app: faust.App, worker: Worker, rolling: RollingWindows, part
         async for event in stream.events():
             rolling.state.apply(event.key, event.value)
 
-    @app.on_partitions_revoked.connect(weak=False)
-    async def on_revoked(_: Any, revoked: set[TP], **__: Any) -> None:
-        await worker.revoked(revoked)
-
     @app.on_partitions_assigned.connect(weak=False)
     async def on_assigned(_: Any, assigned: set[TP], **__: Any) -> None:
+        worker.keep_only({tp.partition for tp in assigned if tp.topic in worker.input_topics})
         rolling.keep_only({tp.partition for tp in assigned if tp.topic == partials_topic})
 
 
@@ -159,32 +157,29 @@ def connect_service(
                 log.warning("Kafka took no more messages; the next start repeats the last steps: %r", error)
 
 
-def connect_pages(app: faust.App, worker: Worker) -> None:
-    """Serve /healthz (replace me?), /readyz (is everything up to date?) and /metrics."""
+class _Runner(faust.Worker):  # type: ignore[misc]
+    """Faust's worker, whose signals are ours."""
 
-    @app.page("/healthz")
-    async def healthz(web: Any, _: Any) -> Any:
-        problems = stalls(worker, time.monotonic())
-        return web.json({"ok": not problems, "problems": problems}, status=503 if problems else 200)
+    on_ready: Callable[[], None]
 
-    @app.page("/readyz")
-    async def readyz(web: Any, _: Any) -> Any:
-        reasons = unready(worker)
-        return web.json({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+    def install_signal_handlers(self) -> None:
+        """Called by Faust when it begins."""
+        self.on_ready()
 
-    @app.page("/metrics")
-    async def show_metrics(web: Any, _: Any) -> Any:
-        return web.text(metrics(worker), content_type="text/plain")
+    def stop_soon(self) -> None:
+        """Begin to stop; may be called from a signal handler."""
+        self.loop.call_soon_threadsafe(self._schedule_shutdown, signal.SIGTERM)
 
 
-def run_app(app: faust.App) -> int:
-    """Run until SIGTERM or SIGINT; the exit code. Raises what crashed Faust."""
-    faust_worker = faust.Worker(
+def run_app(app: faust.App, stopping: Stopping, code: Callable[[], int]) -> int:
+    """Run until it is told to stop; the exit code. Raises what crashed Faust. code: when it does not end in time."""
+    runner = _Runner(
         app, override_logging=False, redirect_stdouts=False, quiet=True, loop=asyncio.get_event_loop()
     )
-    faust_worker.spinner = None  # it writes control characters
+    runner.spinner = None  # it writes control characters
+    runner.on_ready = lambda: stopping.connect(runner.stop_soon, code)
     try:
-        faust_worker.execute_from_commandline()
+        runner.execute_from_commandline()
     except SystemExit as end:
         return int(end.code or 0)
     return 0

@@ -23,7 +23,8 @@ class Feed:
         self._in = [0, 0]  # rows, bytes accepted
         self._out = [0, 0]  # rows, bytes taken
         self.next_offset = 0  # where the next item begins
-        self.end: int | None = None
+        self.end: int | None = None  # of the topic, as last heard
+        self.is_end_recent = False
         self.has_lost = False  # an item is missing: seek again to next_offset
         self._stands_at = -1  # next_offset
         self._stands_since = 0.0  # uptime
@@ -49,6 +50,7 @@ class Feed:
         self._in, self._out = [0, 0], [0, 0]
         self.next_offset = offset
         self.end = None
+        self.is_end_recent = False
         self.resume(epoch)
 
     def resume(self, epoch: int) -> None:
@@ -65,10 +67,16 @@ class Feed:
             return
         self._seq += 1
         self.next_offset = fetched.next_offset
-        self.end = fetched.end_offset
+        self.hear_end(fetched.end_offset)
         self._in[0] += fetched.rows
         self._in[1] += size_of(fetched)
         self._items.append(fetched)
+
+    def hear_end(self, end: int | None) -> None:
+        """Note where the topic ends; None: nobody has said so lately."""
+        self.is_end_recent = end is not None
+        if end is not None:
+            self.end = max(end, self.end or 0)
 
     def notice_loss(self, uptime: float) -> None:
         """Take an item for lost when the topic has more and nothing has come for a while.

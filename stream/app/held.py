@@ -7,9 +7,12 @@ from typing import Any, Protocol
 
 from stream.app.breaker import Breaker
 from stream.app.feed import Feed
+from stream.app.spread import ROWS, Spread
 from stream.contracts.topics import Topic
+from stream.durability.machine import Reading
 from stream.durability.partition import Done, Partition, Pause
 from stream.engine.batch import Batch
+from stream.engine.outputs import Tally
 from stream.intake.transport import Fetched
 
 ENOUGH_ROWS = 20_000  # queued in a partition: take a step at once
@@ -23,6 +26,10 @@ class Decodes(Protocol):
         """Every record with a status."""
         ...
 
+    def reading(self, topic: Topic) -> Reading:
+        """What the topic's last batch was decoded with."""
+        ...
+
 
 @dataclass(slots=True)
 class Counters:
@@ -32,8 +39,12 @@ class Counters:
     replayed_steps: int = 0
     records: int = 0
     rejected: int = 0
+    assignments: int = 0
     takeovers: int = 0
     lost_fetches: int = 0
+    tallies: dict[Tally, int] = field(default_factory=dict)
+    step_seconds: Spread = field(default_factory=Spread)
+    step_records: Spread = field(default_factory=lambda: Spread(ROWS))
 
 
 @dataclass(slots=True)
@@ -47,23 +58,39 @@ class Held:
     is_assigned: bool = False
     is_running: bool = False
     pause: Pause | None = None  # why it takes no step now
+    newest_record_ms: int = -1  # Kafka record time of the newest record that a step has taken
     stepped_at: float = 0.0  # by `uptime`; or when it last had nothing to do
+    _is_new: bool = True  # no step was taken since it began
 
     @property
     def rows(self) -> int:
         """Records that wait for a step."""
         return self.partition.queued_rows + sum(feed.rows for feed in self.feeds)
 
+    @property
+    def is_hungry(self) -> bool:
+        """Whatever arrives is wanted at once, for the partition stood still before."""
+        return self._is_new or self.partition.has_replay
+
+    def begin(self, *, is_ours: bool) -> None:
+        """It is loaded and sought: take data, unless it went to another worker meanwhile."""
+        self._is_new = True
+        self.stepped_at = self.uptime()
+        self.is_running = is_ours
+
     def turn(self, decoder: Decodes, counters: Counters) -> bool:
         """Decode and take steps for a while; whether the next turn should come at once."""
         until = self.uptime() + TURN_SECONDS
         while self.is_running:
             self._decode(decoder)
+            started = self.uptime()
             result = self.partition.advance()
             if isinstance(result, Pause):
                 return self._note(result)
             self.pause = None
+            self._is_new = False
             self.stepped_at = self.uptime()
+            counters.step_seconds.add(self.stepped_at - started)
             self._count(result, counters)
             if self.rows < ENOUGH_ROWS and not self.partition.has_replay:
                 return False
@@ -84,10 +111,10 @@ class Held:
         for topic in Topic:
             feed = self.feeds[topic]
             while self.partition.room(topic) and (fetched := feed.peek()):
-                self.partition.offer(topic, decoder.decode(topic, fetched), fetched.next_offset)
+                batch = decoder.decode(topic, fetched)
+                self.partition.offer(topic, batch, fetched.next_offset, decoder.reading(topic))
                 feed.pop()
-            if feed.end is not None:
-                self.partition.observe(topic, feed.end)
+            self.partition.observe(topic, feed.end if feed.is_end_recent else None)
 
     def _count(self, done: Done, counters: Counters) -> None:
         letters: Mapping[str, Any] = done.outputs.tables.get("dead_letters", {})
@@ -95,6 +122,10 @@ class Held:
         counters.steps += 1
         counters.records += done.outputs.rows
         counters.rejected += rejected
+        counters.step_records.add(done.outputs.rows)
+        for tally, count in done.outputs.tallies.items():
+            counters.tallies[tally] = counters.tallies.get(tally, 0) + count
+        self.newest_record_ms = max(self.newest_record_ms, done.newest_record_ms)
         if done.is_replay:
             counters.replayed_steps += 1
         else:

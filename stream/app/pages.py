@@ -1,71 +1,131 @@
-"""What a worker says about itself over HTTP: health, readiness, metrics."""
+"""What a worker says about itself over HTTP, and writes down in ClickHouse for `liftstream status`."""
 
+import asyncio
+import logging
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
-from stream.app.held import Held
+import faust
+from mode import Service
+
+from stream.app.ends import Ends
+from stream.app.health import Health
+from stream.app.metrics import Metrics
 from stream.app.worker import Worker
-from stream.durability.partition import Pause
+from stream.contracts.topics import Topic
 
-STALL_SECONDS = 120.0  # a cold compilation of the kernels takes up to 30
-_EXCUSES = (Pause.SINK_IS_FULL, Pause.MEMORY_LIMIT)
+log = logging.getLogger(__name__)
 
-
-def stalls(worker: Worker, now: float) -> list[str]:
-    """Partitions that have records, no excuse, and have not taken a step for long: the process should be replaced.
-
-    now: monotonic seconds.
-    """
-    return [
-        f"partition {number} has taken no step for {now - held.stepped_at:.0f} s"
-        for number, held in worker.held.items()
-        if held.is_running and _is_stalled(held, now)
-    ]
+BEAT_SECONDS = 1.0
+ENDS_SECONDS = 2.0
+DIARY_SECONDS = 2.0
+WRITE_SECONDS = 30.0  # or at once when something has changed
 
 
-def _is_stalled(held: Held, now: float) -> bool:
-    return held.rows > 0 and held.pause not in _EXCUSES and now - held.stepped_at > STALL_SECONDS
+class Rows(Protocol):
+    """What we need of sink.writer.Writer."""
+
+    def put_rows(self, table: str, columns: Mapping[str, Any], *, generation: int, version: Any) -> None:
+        """Take rows that belong to no step."""
+        ...
 
 
-def unready(worker: Worker) -> list[str]:
-    """Why results are not up to date, in words; empty when they are."""
-    reasons = [worker.trouble] if worker.trouble else []
-    if not worker.has_assignment:
-        reasons.append("no partitions are assigned yet")
-    for number, held in worker.held.items():
-        if held.is_assigned and not held.is_running:
-            reasons.append(f"partition {number} is being loaded")
-        elif held.is_running and held.partition.has_replay:
-            reasons.append(f"partition {number} repeats journaled steps")
-        elif held.is_running and held.pause in _EXCUSES:
-            reasons.append(f"partition {number} pauses: {held.pause}")
-    return reasons
+def connect_pages(app: faust.App, health: Health, metrics: Metrics) -> None:
+    """Serve /healthz (replace me?), /readyz (is everything up to date?) and /metrics."""
+
+    @app.page("/healthz")
+    async def healthz(web: Any, _: Any) -> Any:
+        problems = health.stalls()
+        return web.json({"ok": not problems, "problems": problems}, status=503 if problems else 200)
+
+    @app.page("/readyz")
+    async def readyz(web: Any, _: Any) -> Any:
+        reasons = health.reasons()
+        said = {"ready": not reasons, "reasons": reasons, "warnings": health.warnings()}
+        return web.json(said, status=503 if reasons else 200)
+
+    @app.page("/metrics")
+    async def show_metrics(web: Any, _: Any) -> Any:
+        return web.text(await asyncio.to_thread(metrics.text), content_type="text/plain")
 
 
-def metrics(worker: Worker) -> str:
-    """Prometheus' text format."""
-    return "\n".join([*_counters(worker), *_gauges(worker), ""])
+def connect_watch(app: faust.App, worker: Worker, health: Health, ends: Ends, diary: "Diary") -> None:
+    """Show that the event loop is alive, ask where the topics end, and keep the diary."""
+
+    @app.service
+    class Watch(Service):  # type: ignore[misc]
+        @Service.task
+        async def beat(self) -> None:
+            while not self.should_stop:
+                health.beat()
+                await self.sleep(BEAT_SECONDS)
+
+        @Service.task
+        async def ask_ends(self) -> None:
+            while not self.should_stop:
+                await ends.ask(app.consumer.end_offsets, worker.feeds().keys())
+                await self.sleep(ENDS_SECONDS)
+
+        @Service.task
+        async def keep_diary(self) -> None:
+            while not self.should_stop:
+                try:
+                    diary.keep()
+                except Exception as error:
+                    worker.fail(error)
+                await self.sleep(DIARY_SECONDS)
 
 
-def _counters(worker: Worker) -> Iterator[str]:
-    for name, value in asdict(worker.counters).items():
-        yield f"# TYPE liftstream_{name}_total counter"
-        yield f"liftstream_{name}_total {value}"
+class Diary:
+    """Logs what has changed in a worker's health, and writes its condition into the table behind the view `workers`."""
 
+    def __init__(
+        self,
+        health: Health,
+        rows: Rows,
+        *,
+        worker: str,
+        generation: int,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """worker: this process's name."""
+        self._health = health
+        self._rows = rows
+        self._worker = worker
+        self._generation = generation
+        self._now = now
+        self._warnings: list[str] = []
+        self._was_ready: bool | None = None
+        self._written_at = 0.0
 
-def _gauges(worker: Worker) -> Iterator[str]:
-    running = {number: held for number, held in worker.held.items() if held.is_running}
-    gauges: dict[str, dict[int, float]] = {
-        "step": {number: held.partition.step for number, held in running.items()},
-        "lag_records": {number: held.partition.lag for number, held in running.items()},
-        "queued_records": {number: held.rows for number, held in running.items()},
-        "state_bytes": {number: held.partition.machine.nbytes for number, held in running.items()},
-        "seconds_since_step": {
-            number: round(time.monotonic() - held.stepped_at, 3) for number, held in running.items()
-        },
-    }
-    for name, values in gauges.items():
-        yield f"# TYPE liftstream_partition_{name} gauge"
-        for number, value in values.items():
-            yield f'liftstream_partition_{name}{{partition="{number}"}} {value}'
+    def keep(self) -> None:
+        """Call it every few seconds."""
+        reasons, warnings = self._health.reasons(), self._health.warnings()
+        changed = (not reasons) != self._was_ready or len(warnings) != len(self._warnings)
+        if changed:
+            self._log(reasons, warnings)
+        self._was_ready, self._warnings = not reasons, warnings
+        if changed or self._now() - self._written_at >= WRITE_SECONDS:
+            self._write(reasons, warnings)
+
+    def _log(self, reasons: list[str], warnings: list[str]) -> None:
+        if (not reasons) != self._was_ready:
+            log.info("Ready." if not reasons else "Not ready: %s", *([" ".join(reasons)] if reasons else []))
+        if len(warnings) > len(self._warnings):
+            log.warning("%s", " ".join(warnings))
+        if self._warnings and not warnings:
+            log.warning("Records come again.")
+
+    def _write(self, reasons: list[str], warnings: list[str]) -> None:
+        self._written_at = self._now()
+        at_ms = int(self._written_at * 1000)
+        arrived_ms = self._health.arrivals_ms()
+        columns = {
+            "worker": [self._worker],
+            "heard_at_ms": [at_ms],
+            "is_ready": [int(not reasons)],
+            "reasons": [" ".join(reasons)],
+            "warnings": [" ".join(warnings)],
+        } | {f"{topic.word}_at_ms": [arrived_ms.get(topic)] for topic in Topic}
+        self._rows.put_rows("workers", columns, generation=self._generation, version=at_ms)

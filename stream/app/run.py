@@ -2,29 +2,35 @@
 
 import logging
 import os
-import signal
 import socket
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
-from stream.app.breaker import Breaker
+from stream.app.breaker import Breaker, Rule
 from stream.app.cluster import Broker, describe_broker
 from stream.app.decoder import Decoder
+from stream.app.ends import Ends
 from stream.app.engines import Engines
 from stream.app.faust_app import (
     connect_agents,
-    connect_pages,
     connect_service,
     make_app,
     run_app,
     sender,
 )
+from stream.app.health import Health, Patience
+from stream.app.metrics import Measured, Metrics
 from stream.app.outlets import Destination, KafkaOutlet, Outlets
+from stream.app.pages import Diary, connect_pages, connect_watch
 from stream.app.rolling import RollingWindows
+from stream.app.stopping import Stopping
+from stream.app.timed import SinkTimes, TimedInserter, TimedStore
 from stream.app.warm import warm_up
+from stream.app.watchdog import Watchdog
 from stream.app.worker import Worker
 from stream.contracts.definitions import Definitions
 from stream.contracts.registry import Registry
@@ -32,19 +38,23 @@ from stream.contracts.topics import Topic
 from stream.contracts.versions import Schemas
 from stream.durability.identity import Deployment, open_deployment
 from stream.durability.partition import Partition
-from stream.durability.store import Store, open_store
+from stream.durability.store import open_store
 from stream.durability.surroundings import Clock, Owner, Surroundings
 from stream.engine import ENGINE_VERSION
 from stream.errors import LiftstreamError
 from stream.intake.log_repeats import limit_repeats
+from stream.intake.reading import Readings
 from stream.local.query_server import QueryServer
 from stream.settings import Settings
+from stream.sink.claim import claim
 from stream.sink.connect import Connection, connect, embedded_path
 from stream.sink.migrate import migrate
 from stream.sink.writer import Writer
 from stream.topics import create_topics
 
 log = logging.getLogger(__name__)
+
+CLOSE_SECONDS = 2.0  # for rows that no snapshot waits for
 
 _CHATTY = ("faust", "mode", "aiokafka", "aiohttp.access")
 
@@ -56,6 +66,8 @@ def run_worker(settings: Settings, *, new_generation: bool = False) -> int:
     Raises a LiftstreamError with what must be done when it cannot start or must not go on.
     """
     _log_to_stderr()
+    stopping = Stopping()
+    stopping.install()
     definitions = settings.definitions()
     store = open_store(settings.checkpoints)
     create_topics(settings)
@@ -68,48 +80,86 @@ def run_worker(settings: Settings, *, new_generation: bool = False) -> int:
             newest_rows=lambda: newest_generation(connection),
             new_generation=new_generation,
         )
+        connection.ask(partial(claim, generation=deployment.generation, deployment=deployment.id))
         warm_up(definitions)
-        writer = Writer(connection.client)
-        stack.callback(writer.close)
-        return _run(settings, definitions, store, broker, deployment, writer)
+        times = SinkTimes()
+        writer = Writer(
+            lambda: TimedInserter(connection.client(), times.insert_seconds),
+            max_bytes=int(settings.outbox_limit),
+            on_latency=times.add_latency,
+        )
+        stack.callback(writer.close, CLOSE_SECONDS)
+        arrived_ms = last_arrivals(connection, deployment.generation)
+        return _run(
+            settings, definitions, TimedStore(store), broker, deployment, writer, times, arrived_ms, stopping
+        )  # fmt: skip
 
 
 def _run(
     settings: Settings,
     definitions: Definitions,
-    store: Store,
+    store: TimedStore,
     broker: Broker,
     deployment: Deployment,
     writer: Writer,
+    times: SinkTimes,
+    arrived_ms: Mapping[Topic, int],
+    stopping: Stopping,
 ) -> int:
     app = make_app(settings)
-    outlet = KafkaOutlet(sender(app))
+    outlet = KafkaOutlet(sender(app), max_bytes=int(settings.outbox_limit) // 4)
     around = Surroundings(
         store=store,
         machines=Engines(key=deployment.hash_key, partitions=broker.cluster.partitions),
+        readings=Readings(broker.cluster.partitions),
         sink=Outlets(writer, outlet, _destination(settings, deployment, broker)),
         clock=system_clock(),
     )
     owner = Owner(_writer_id(), ENGINE_VERSION, definitions)
     schemas = Schemas(Registry(settings.registry_url) if settings.registry_url else None)
+    names = {topic: settings.topic(topic) for topic in Topic}
+    decoder = Decoder(schemas, partitions=broker.cluster.partitions)
     worker = Worker(
-        {topic: settings.topic(topic) for topic in Topic},
+        names,
         partition_of=lambda number: Partition(number, deployment.folder(number), owner, around),
-        decoder=Decoder(schemas, partitions=broker.cluster.partitions),
-        breaker_of=lambda number: Breaker(number, rows=settings.breaker_rows, share=settings.breaker_share),
+        decoder=decoder,
+        breaker_of=lambda number: Breaker(number, _rule(settings)),
+        partitions=broker.cluster.partitions,
         memory_limit=int(settings.memory_limit),
-        on_failure=lambda: signal.raise_signal(signal.SIGTERM),
+        stays_in_group=settings.stay_in_group,
+        on_failure=stopping.begin,
     )
     rolling = RollingWindows(writer, partitions=broker.partials_partitions)
     connect_agents(app, worker, rolling, settings.partials_topic)
     connect_service(app, worker, outlet, rolling, settings.step_seconds)
-    connect_pages(app, worker)
+    ends = Ends()
+    health = Health(worker, writer, ends, names, _patience(settings))
+    health.remember_arrivals(arrived_ms)
+    measured = Measured(worker, decoder, writer, outlet, store, ends, health, times, names)
+    connect_pages(app, health, Metrics(measured))
+    diary = Diary(health, writer, worker=owner.writer, generation=deployment.generation)
+    connect_watch(app, worker, health, ends, diary)
     log.info(
         "Worker %s of group %s starts: deployment %s, generation %d.",
         owner.writer, settings.group, deployment.id, deployment.generation,
     )  # fmt: skip
-    code = run_app(app)
-    return _verdict(worker, code)
+    watchdog = Watchdog(lambda: health.stalls(share=1.0))
+    try:
+        return _verdict(worker, run_app(app, stopping, lambda: _last_code(worker)))
+    finally:
+        watchdog.close()
+
+
+def _patience(settings: Settings) -> Patience:
+    return Patience(
+        stalled=settings.stall_timeout.total_seconds(),
+        behind=settings.behind_after.total_seconds(),
+        silent=settings.silent_after.total_seconds(),
+    )
+
+
+def _rule(settings: Settings) -> Rule:
+    return Rule(settings.breaker_rows, settings.breaker_share, stops=settings.breaker_action == "stop")
 
 
 def _verdict(worker: Worker, code: int) -> int:
@@ -122,13 +172,19 @@ def _verdict(worker: Worker, code: int) -> int:
     return 1
 
 
+def _last_code(worker: Worker) -> int:
+    """The same when the worker does not come to an end: nobody is left who would print what is raised."""
+    if worker.failure is None:
+        return 0
+    log.critical("The worker stopped: %s", worker.failure)
+    return 1
+
+
 @contextmanager
 def _database(settings: Settings) -> Iterator[Connection]:
     """The migrated database; an embedded one answers other processes' questions meanwhile."""
     with connect(settings.clickhouse_url) as connection:
-        client = connection.client()
-        migrate(client)
-        client.close()
+        connection.ask(migrate)
         if not connection.is_embedded:
             yield connection
             return
@@ -141,11 +197,17 @@ def _database(settings: Settings) -> Iterator[Connection]:
 
 def newest_generation(connection: Connection) -> int:
     """The newest generation that has rows, 0 when there are none."""
-    client = connection.client()
-    try:
-        return int(client.query("SELECT max(generation) FROM generations").result_rows[0][0])
-    finally:
-        client.close()
+    return connection.ask(
+        lambda client: int(client.query("SELECT max(generation) FROM generations").result_rows[0][0])
+    )
+
+
+def last_arrivals(connection: Connection, generation: int) -> dict[Topic, int]:
+    """When records of each topic last came, epoch milliseconds, as the workers of this generation wrote it down."""
+    columns = ", ".join(f"toUnixTimestamp64Milli(max({topic.word}_at))" for topic in Topic)
+    question = f"SELECT {columns} FROM worker_status WHERE generation = {generation}"
+    (found,) = connection.ask(lambda client: client.query(question).result_rows)
+    return {topic: int(at_ms) for topic, at_ms in zip(Topic, found, strict=True) if at_ms is not None}
 
 
 def _destination(settings: Settings, deployment: Deployment, broker: Broker) -> Destination:

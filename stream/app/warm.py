@@ -10,6 +10,9 @@ from stream.contracts.models import Assignment, Impression, Interaction
 from stream.contracts.topics import Topic
 from stream.contracts.versions import newest
 from stream.durability.digest import digest
+from stream.durability.image import Image
+from stream.durability.machine import Export
+from stream.durability.piece import Piece
 from stream.engine.batch import Batch
 from stream.engine.engine import Step
 from stream.intake.avro_program import Program
@@ -29,8 +32,17 @@ def warm_up(definitions: Definitions) -> None:
     engine = engines.create(0, definitions)
     engine.execute(Step(1, _AT_MS, (True, True, True), definitions), batches)
     digest(batch for taken in batches.values() for batch in taken)
-    engines.load(0, definitions, engine.export()).live_chunks()
+    engines.load(0, definitions, _saved_and_loaded(engine.export())).live_chunks()
     log.info("The kernels are ready after %.1f s.", time.monotonic() - started)
+
+
+def _saved_and_loaded(export: Export) -> Export:
+    """A state that has gone the way of a snapshot, without a store."""
+    image = Image()
+    image.compare(export)
+    pieces = image.copy_unsaved(export, image.sizes.round_bytes)
+    written = [(Piece("", 0, ""), iter(blocks)) for _, blocks in pieces]
+    return Image.load(image.sizes, image.shapes, iter(written))[1]
 
 
 def _events() -> dict[Topic, bytes]:

@@ -19,10 +19,10 @@ from stream.topics import disagreements, partition_counts
 MAX_SKEW_SECONDS = 60.0  # of the 5 minutes that an event may be ahead of Kafka's clock
 
 # What the state holds of each, in bytes; with the tables' slack.
-REMEMBERED_ID_BYTES = 20
-IMPRESSION_BYTES = 75
-INTERACTION_BYTES = 55
-USER_EXPERIMENT_BYTES = 100
+REMEMBERED_ID_BYTES = 24
+IMPRESSION_BYTES = 79
+INTERACTION_BYTES = 59
+USER_EXPERIMENT_BYTES = 104
 
 
 @dataclass(frozen=True, slots=True)

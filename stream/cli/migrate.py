@@ -20,9 +20,7 @@ def command(cluster: str | None, topics: bool) -> None:
     """
     settings = Settings.load()
     with connect(settings.clickhouse_url) as connection:
-        client = connection.client()
-        applied = migrate(client, cluster=cluster)
-        client.close()
+        applied = connection.ask(lambda client: migrate(client, cluster=cluster))
     note(_said("migration applied", [migration.name for migration in applied], "The database is up to date."))
     if topics:
         note(_said("topic created", create_topics(settings), "All topics are there."))

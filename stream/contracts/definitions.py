@@ -231,7 +231,7 @@ class Definitions(_Definition):
     @property
     def digest(self) -> str:
         """16 hexadecimal digits that differ whenever a definition does."""
-        return hashlib.blake2b(self.to_json(), digest_size=8).hexdigest()
+        return digest_of(self.to_json())
 
     def experiment(self, name: str) -> Experiment:
         """The experiment with this name; one without a file has the defaults."""
@@ -246,6 +246,11 @@ class Definitions(_Definition):
     def from_json(cls, content: bytes) -> Self:
         """The definitions that `to_json` wrote."""
         return cls.model_validate_json(content)
+
+
+def digest_of(stored: bytes) -> str:
+    """The digest of definitions in their stored form."""
+    return hashlib.blake2b(stored, digest_size=8).hexdigest()
 
 
 def load_experiments(folder: Path) -> tuple[Experiment, ...]:

@@ -11,6 +11,9 @@ FUTURE_MS = 5 * 60_000  # how far `at` may be ahead of the Kafka record time
 EARLY_MS = 5 * 60_000  # how far an interaction may precede its impression
 MAX_EXPERIMENTS = 1_000
 MAX_ARMS = 20
+MAX_PAYLOAD_BYTES = (
+    512 << 10
+)  # kept of a rejected record: a broker takes 1 MiB, dead letters with their headers too
 MAX_SLICE_VALUES = 1_000  # values kept per dimension and partition
 MAX_PHASES = 16  # of an experiment's plan
 MAX_METRICS = 4  # that an experiment declares

@@ -27,6 +27,7 @@ class Reason(IntEnum):
     UNKNOWN_ARM = 13
     TOO_MANY_ARMS = 14
     TOO_MANY_EXPERIMENTS = 15
+    UNREADABLE = 16
 
     @property
     def word(self) -> str:
@@ -51,6 +52,7 @@ RULES: dict[Reason, str] = {
     Reason.UNKNOWN_ARM: "is not an arm of this experiment's file",
     Reason.TOO_MANY_ARMS: "would be the experiment's 21st arm",
     Reason.TOO_MANY_EXPERIMENTS: "would be the 1,001st experiment",
+    Reason.UNREADABLE: "its batch cannot be unpacked, or is larger than 64 MiB when unpacked",
 }
 
 

@@ -1,4 +1,4 @@
-"""When a partition's state becomes a snapshot, and what that makes superfluous."""
+"""When a partition's state becomes a snapshot, how that is spread over steps, and what it makes superfluous."""
 
 from dataclasses import replace
 
@@ -9,7 +9,12 @@ from stream.durability.surroundings import Pace, Surroundings
 
 
 class Checkpoints:
-    """Captures a state at its step and publishes it once the sink has acknowledged everything up to there."""
+    """Captures a state at its step and publishes it once the sink has acknowledged everything up to there.
+
+    What has changed is copied in one pause between two steps and written piece by piece between the following ones.
+    When it is too much for one pause, a further round copies the rest, and what has changed meanwhile, at a later
+    step: the snapshot is that step's.
+    """
 
     def __init__(
         self, partition: int, journal: Journal, snapshots: Snapshots, around: Surroundings, pace: Pace
@@ -20,8 +25,9 @@ class Checkpoints:
         self._sink = around.sink
         self._clock = around.clock
         self._pace = pace
+        self._writing: Mark | None = None  # of the round whose copies are being written
+        self._is_whole = False  # that round was the last one
         self._captured: Snapshot | None = None
-        self._may_be_published = False  # its manifest was sent, and no answer came yet
         self._last_step = 0  # captured or loaded
         self._due_ms = 0
         self._collect_due_ms = 0
@@ -32,17 +38,31 @@ class Checkpoints:
         self._due_ms = self._clock.now_ms() + self._pace.snapshot_every_ms
 
     def is_due(self, step: int) -> bool:
-        """Is it time for a capture, something new to capture, and none waiting?"""
-        return self._captured is None and step > self._last_step and self._clock.now_ms() >= self._due_ms
+        """Is it time for a capture, something new to capture, and none on its way?"""
+        is_busy = self._captured is not None or self._writing is not None
+        return not is_busy and step > self._last_step and self._clock.now_ms() >= self._due_ms
+
+    def begin(self, mark: Mark, machine: Machine, writer: str) -> None:
+        """Copy what has changed in the state as it is."""
+        stamped = replace(mark, taken_at_ms=self._clock.now_ms(), writer=writer)
+        self._is_whole = self._snapshots.copy(machine.export())
+        self._writing = stamped
+
+    def go_on(self, mark: Mark, machine: Machine, writer: str) -> None:
+        """Do the next bit of what was begun: write a piece, copy the next round, publish."""
+        if self._writing is not None and self._snapshots.write(writer):
+            if self._is_whole:
+                self._finish(self._snapshots.finish(self._writing))
+            else:
+                self.begin(mark, machine, writer)
+        self.publish_when_acked()
 
     def capture(self, mark: Mark, machine: Machine, writer: str) -> None:
-        """Write the state as it is; one that still waits for acknowledgement gives way to it."""
-        if mark.step <= self._last_step:
+        """Write the state as it is, at once; what was begun or waits for acknowledgement gives way to it."""
+        if self._writing is None and mark.step <= self._last_step:
             return
-        self.discard()
         stamped = replace(mark, taken_at_ms=self._clock.now_ms(), writer=writer)
-        self._captured = self._snapshots.capture(stamped, machine.export())
-        self._last_step = mark.step
+        self._finish(self._snapshots.capture(stamped, machine.export()))
 
     def publish_when_acked(self) -> bool:
         """Publish what is captured if the sink has acknowledged all up to it; False while that waits."""
@@ -50,19 +70,22 @@ class Checkpoints:
             return True
         if self._sink.acked(self._partition) < self._captured.step:
             return False
-        self._may_be_published = True
-        self._snapshots.publish(self._captured)
-        self._captured, self._may_be_published = None, False
+        is_published = self._snapshots.publish(self._captured)
+        self._captured = None
         self._due_ms = self._clock.now_ms() + self._pace.snapshot_every_ms
-        self._collect()
+        if is_published:
+            self._collect()
+        else:
+            self._last_step = self._snapshots.newest_step()
         return True
 
     def discard(self) -> None:
-        """Give up a capture that has not been published; one whose manifest may be there keeps its data."""
-        captured, self._captured = self._captured, None
-        if captured is not None and not self._may_be_published:
-            self._snapshots.discard(captured)
-        self._may_be_published = False
+        """Give up what has not been published; what was written of it is removed when somebody collects."""
+        self._captured = self._writing = None
+
+    def _finish(self, snapshot: Snapshot) -> None:
+        self._captured, self._writing = snapshot, None
+        self._last_step = snapshot.step
 
     def _collect(self) -> None:
         oldest = self._snapshots.collect()

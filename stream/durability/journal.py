@@ -8,8 +8,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stream.contracts.definitions import Definitions
+from stream.contracts.definitions import Definitions, digest_of
 from stream.contracts.topics import Topic
+from stream.durability.machine import Reading, Readings
 from stream.durability.store import Store
 from stream.errors import DamagedStore
 
@@ -33,7 +34,10 @@ Ranges = tuple[Range, Range, Range]  # by Topic
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One step of one partition. Tuples are in the order of Topic; `definitions` is their digest."""
+    """One step of one partition. Tuples are in the order of Topic; `definitions` is their digest.
+
+    readings: digests of what the records were decoded with; empty where a topic has no records in the step.
+    """
 
     number: int
     ranges: Ranges
@@ -42,6 +46,7 @@ class Entry:
     engine_version: int
     planned_at_ms: int
     writer: str
+    readings: tuple[str, str, str] = ("", "", "")
 
     def to_json(self) -> bytes:
         """The stored form."""
@@ -57,7 +62,8 @@ class Entry:
         caught_up = tuple(fields.pop("caught_up"))
         if len(caught_up) != len(Topic):
             raise ValueError("caught_up must name every topic")
-        return cls(ranges=(first, second, third), caught_up=caught_up, **fields)
+        one, two, three = fields.pop("readings", ("", "", ""))
+        return cls(ranges=(first, second, third), caught_up=caught_up, readings=(one, two, three), **fields)
 
 
 class Journal:
@@ -70,7 +76,9 @@ class Journal:
         self._store = store
         self._folder = f"{folder}/step"
         self._definitions_folder = f"{folder.rpartition('/')[0]}/definitions"
+        self._readings_folder = f"{folder.rpartition('/')[0]}/readings"
         self._known: dict[str, Definitions] = {}
+        self._known_readings: dict[str, Reading] = {}
 
     def append(self, entry: Entry) -> Entry | None:
         """Write the entry unless its step has one; return the entry that is in force.
@@ -139,12 +147,40 @@ class Journal:
                 raise DamagedStore(
                     f"The definitions {path} are missing or damaged: restore them {NEW_GENERATION}."
                 ) from error
-            if definitions.digest != digest:
+            # Of the stored bytes: a later version may write the same definitions with more fields.
+            if digest_of(data or b"") != digest:
                 raise DamagedStore(
                     f"The definitions {path} are not what their name says: restore them {NEW_GENERATION}."
                 )
             self._known[digest] = definitions
         return self._known[digest]
+
+    def keep_reading(self, reading: Reading | None) -> str:
+        """Store a reading under its digest, before the first entry that names it; the digest."""
+        if reading is None:
+            return ""
+        if reading.digest not in self._known_readings:
+            self._store.create(f"{self._readings_folder}/{reading.digest}", reading.to_json())
+            self._known_readings[reading.digest] = reading
+        return reading.digest
+
+    def reading(self, topic: Topic, digest: str, readings: Readings) -> Reading:
+        """The reading that an entry names."""
+        if digest not in self._known_readings:
+            path = f"{self._readings_folder}/{digest}"
+            data = self._store.get(path)
+            try:
+                found = readings.from_json(topic, data or b"")
+            except (ValueError, KeyError, TypeError) as error:
+                raise DamagedStore(
+                    f"The schemas {path} are missing or damaged: restore them {NEW_GENERATION}."
+                ) from error
+            if found.digest != digest:
+                raise DamagedStore(
+                    f"The schemas {path} are not what their name says: restore them {NEW_GENERATION}."
+                )
+            self._known_readings[digest] = found
+        return self._known_readings[digest]
 
     def _path(self, number: int) -> str:
         return f"{self._folder}/{number:0{_DIGITS}d}"

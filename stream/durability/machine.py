@@ -4,15 +4,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
 from stream.engine.batch import I64, Batch
 from stream.engine.engine import Step
 from stream.engine.outputs import Chunk, Outputs
+from stream.engine.rows import Rows
 
-Arrays = Mapping[str, np.ndarray]
+Export = Mapping[str, Rows]  # a whole state as tables by name
 
 
 class Machine(Protocol):
@@ -36,8 +35,8 @@ class Machine(Protocol):
         """Take the step's records and return what changed."""
         ...
 
-    def export(self) -> Arrays:
-        """The whole state; the same state gives the same arrays."""
+    def export(self) -> Export:
+        """The whole state, valid until the next step."""
         ...
 
     def live_chunks(self) -> Sequence[Chunk]:
@@ -52,8 +51,33 @@ class Machines(Protocol):
         """One that has seen nothing."""
         ...
 
-    def load(self, partition: int, definitions: Definitions, arrays: Arrays) -> Machine:
+    def load(self, partition: int, definitions: Definitions, export: Export) -> Machine:
         """One from an export."""
+        ...
+
+
+class Reading(Protocol):
+    """Which schemas one topic's records are decoded with."""
+
+    @property
+    def digest(self) -> str:
+        """A name that two readings share only when they decode every record alike."""
+        ...
+
+    def to_json(self) -> bytes:
+        """The stored form."""
+        ...
+
+    def decode_again(self, batch: Batch, partition: int) -> Batch:
+        """The same records as this reading has them."""
+        ...
+
+
+class Readings(Protocol):
+    """Finds a reading again."""
+
+    def from_json(self, topic: Topic, data: bytes) -> Reading:
+        """From the stored form; raises ValueError, KeyError or TypeError for anything else."""
         ...
 
 

@@ -17,9 +17,9 @@ from stream.durability.checkpoint import Checkpoints
 from stream.durability.compatibility import incompatible
 from stream.durability.digest import digest
 from stream.durability.journal import NEW_GENERATION, Entry, Journal, Range
-from stream.durability.machine import Executed, Machine, State
-from stream.durability.planner import choose
-from stream.durability.queue import Queue
+from stream.durability.machine import Executed, Machine, Reading, State
+from stream.durability.planner import Head, choose
+from stream.durability.queue import Piece, Queue
 from stream.durability.snapshot import Mark, Offsets, Snapshots
 from stream.durability.surroundings import Owner, Pace, Surroundings
 from stream.engine.batch import Batch
@@ -49,6 +49,7 @@ class Done:
     entry: Entry
     outputs: Outputs
     is_replay: bool
+    newest_record_ms: int  # Kafka's time of its newest record; -1 without records
 
 
 class Partition:
@@ -68,7 +69,7 @@ class Partition:
         self._pace = pace or Pace()
         self._definitions_digest = owner.definitions.digest  # costly
         self._journal = Journal(around.store, folder)
-        self._snapshots = Snapshots(around.store, folder)
+        self._snapshots = Snapshots(around.store, folder, self._pace.sizes)
         self._checkpoints = Checkpoints(number, self._journal, self._snapshots, around, self._pace)
         self._queues = tuple(Queue() for _ in Topic)
         self._machine: Machine | None = None
@@ -88,6 +89,11 @@ class Partition:
     def step(self) -> int:
         """The last executed step, 0 before the first."""
         return self._mark.step if self._mark else 0
+
+    @property
+    def clock_ms(self) -> int:
+        """How far event time has come; -1 before the first event."""
+        return self._mark.clock_ms if self._mark else -1
 
     @property
     def offsets(self) -> Offsets | None:
@@ -125,9 +131,8 @@ class Partition:
         while entries is None:
             self._confirmed_ms = self._around.clock.uptime_ms()
             entries = self._load_and_read()
-        for entry in entries:
-            self._refuse_other_engine(entry)
-        self._replay = {entry.number: entry for entry in entries}
+        self._replay = {}
+        self._adopt(*entries)
         if not entries:
             self._refuse_incompatible_definitions()
 
@@ -150,13 +155,13 @@ class Partition:
 
     # Records
 
-    def observe(self, topic: Topic, end: int) -> None:
-        """Say where a topic ends: the offset after its newest record."""
-        self._queues[topic].end = end
+    def observe(self, topic: Topic, end: int | None) -> None:
+        """Say where a topic ends: the offset after its newest record; None: nobody has said so lately."""
+        self._queues[topic].hear_end(end)
 
-    def offer(self, topic: Topic, batch: Batch, next_offset: int) -> None:
-        """Queue what was fetched after the last offer (or the start)."""
-        self._queues[topic].offer(batch, next_offset)
+    def offer(self, topic: Topic, batch: Batch, next_offset: int, reading: Reading) -> None:
+        """Queue what was fetched after the last offer (or the start); `reading`: what it was decoded with."""
+        self._queues[topic].offer(batch, next_offset, reading)
 
     def room(self, topic: Topic) -> int:
         """Offsets of a topic that are welcome: a step's worth, and whatever a journaled step still lacks."""
@@ -171,9 +176,10 @@ class Partition:
         """Take one step, or say why not. Raises Unavailable when the store does not answer: call again."""
         if not self._is_running:
             return Pause.MUST_RECOVER
-        self._checkpoints.publish_when_acked()
+        self._checkpoints.go_on(self._current, self.machine, self._owner.writer)
         if self._checkpoints.is_due(self.step):
-            self.capture()
+            self._checkpoints.begin(self._current, self.machine, self._owner.writer)
+            self._republish()
         if self._around.sink.is_full:
             return Pause.SINK_IS_FULL
         entry = self._replay.get(self.step + 1)
@@ -189,13 +195,13 @@ class Partition:
                 return self._fall_behind()
             if entry is planned:
                 self._confirmed_ms = asked_ms
-            self._refuse_other_engine(entry)
-            self._replay[entry.number] = entry
+            self._adopt(entry, *([] if entry is planned else self._journal.after(entry.number)))
         if any(queue.next < taken.hi for queue, taken in zip(self._queues, entry.ranges, strict=True)):
             return Pause.WAITING_FOR_RECORDS
         executed = self._execute(entry)
         self._around.sink.put(self.number, executed)
-        return Done(entry, executed.outputs, is_replay)
+        newest_ms = int(executed.record_at_ms.max(initial=-1))
+        return Done(entry, executed.outputs, is_replay, newest_ms)
 
     def capture(self) -> None:
         """Capture the state as it is now, whether or not it is time; published by `publish_when_acked`."""
@@ -210,31 +216,41 @@ class Partition:
         heads = [queue.head(self._pace.max_rows) for queue in self._queues]
         if not any(len(head.reached_ms) for head in heads):
             return Pause.NOTHING_QUEUED
-        if self.machine.nbytes >= self.memory_limit:
-            return Pause.MEMORY_LIMIT
         self._refuse_incompatible_definitions()
         now_ms = self._around.clock.now_ms()
-        rows = choose(heads, self._pace.max_rows)
-        if not any(rows):
-            if self._is_patient(now_ms):
-                return Pause.WAITING_FOR_RECORDS
-            rows = choose(heads, self._pace.max_rows, aligned=False)
+        rows = self._choose(heads, now_ms)
+        if isinstance(rows, Pause):
+            return rows
         self._waiting_since_ms = None
         self._journal.keep_definitions(self._owner.definitions)
-        return self._entry(rows, now_ms)
+        one, two, three = (
+            self._journal.keep_reading(queue.reading_of(taken))
+            for queue, taken in zip(self._queues, rows, strict=True)
+        )
+        return self._entry(rows, (one, two, three), now_ms)
+
+    def _choose(self, heads: Sequence[Head], now_ms: int) -> list[int] | Pause:
+        max_rows = self._pace.max_rows
+        if self.machine.nbytes >= self.memory_limit:
+            # Only what another topic has reached already: it lets the clock catch up, and so the state shrink.
+            rows = choose(heads, max_rows, until_ms=max(self.machine.newest_ms))
+            return rows if any(rows) else Pause.MEMORY_LIMIT
+        rows = choose(heads, max_rows)
+        if any(rows):
+            return rows
+        return (
+            Pause.WAITING_FOR_RECORDS if self._is_patient(now_ms) else choose(heads, max_rows, aligned=False)
+        )
 
     def _is_patient(self, now_ms: int) -> bool:
         if self._waiting_since_ms is None:
             self._waiting_since_ms = now_ms
         return 0 <= now_ms - self._waiting_since_ms < self._pace.patience_ms
 
-    def _entry(self, rows: Sequence[int], now_ms: int) -> Entry:
+    def _entry(self, rows: Sequence[int], readings: tuple[str, str, str], now_ms: int) -> Entry:
         first, second, third = (_range(queue, taken) for queue, taken in zip(self._queues, rows, strict=True))
         ranges = first, second, third
-        ends = [queue.end for queue in self._queues]
-        one, two, three = (
-            end is not None and taken.hi >= end for end, taken in zip(ends, ranges, strict=True)
-        )
+        one, two, three = (queue.is_end(taken.hi) for queue, taken in zip(self._queues, ranges, strict=True))
         return Entry(
             number=self.step + 1,
             ranges=ranges,
@@ -243,6 +259,7 @@ class Partition:
             engine_version=self._owner.engine_version,
             planned_at_ms=now_ms,
             writer=self._owner.writer,
+            readings=readings,
         )
 
     def _execute(self, entry: Entry) -> Executed:
@@ -270,15 +287,21 @@ class Partition:
         """The records of an entry's range, which must be those it was planned on."""
         wanted = entry.ranges[topic]
         queue = self._queues[topic]
-        batches = queue.upto(wanted.hi)
-        found = Range(queue.first, wanted.hi, sum(len(batch) for batch in batches), digest(batches))
-        if found != wanted:
+        pieces = queue.upto(wanted.hi)
+        if _range_of(queue.first, wanted.hi, pieces) != wanted:
             raise DamagedStore(
                 f"The {topic.word} of partition {self.number} from offset {wanted.lo} to {wanted.hi} are not "
                 f"those that step {entry.number} was planned on: the topic was changed or cut, so restore it "
                 f"{NEW_GENERATION}."
             )
-        return batches
+        return [self._as_read(piece, topic, entry.readings[topic]) for piece in pieces]
+
+    def _as_read(self, piece: Piece, topic: Topic, reading: str) -> Batch:
+        """The records as the entry has them: a schema id may have become known, or unknown, since."""
+        if reading in ("", piece.reading.digest):
+            return piece.batch
+        found = self._journal.reading(topic, reading, self._around.readings)
+        return found.decode_again(piece.batch, self.number)
 
     # Other owners, other versions
 
@@ -291,6 +314,12 @@ class Partition:
         if entry.writer == self._owner.writer:
             self._journal.withdraw(entry.number)
         return True
+
+    def _adopt(self, *entries: Entry) -> None:
+        """Take these steps next. Whoever was quicker once may be far ahead, so all that is there is adopted at once."""
+        for entry in entries:
+            self._refuse_other_engine(entry)
+            self._replay[entry.number] = entry
 
     def _fall_behind(self) -> Pause:
         log.warning("Partition %d: another worker is ahead; its state will be loaded.", self.number)
@@ -305,6 +334,13 @@ class Partition:
                 f"Partition {self.number} has steps of engine version {entry.engine_version} behind its newest "
                 f"snapshot and this is version {self._owner.engine_version}: stop the other version's workers "
                 "with SIGTERM, or run one once more until it stops cleanly, and then start this one."
+            )
+
+    def _refuse_older_engine(self, mark: Mark) -> None:
+        if mark.engine_version > self._owner.engine_version:
+            raise ConfigurationError(
+                f"Partition {self.number} was counted by engine version {mark.engine_version} and this is version "
+                f"{self._owner.engine_version}: run the newer version, {NEW_GENERATION}."
             )
 
     def _refuse_incompatible_definitions(self) -> None:
@@ -344,9 +380,10 @@ class Partition:
         self._checkpoints.discard()
         owner = self._owner
         if found := self._snapshots.newest():
-            snapshot, arrays = found
+            snapshot, export = found
+            self._refuse_older_engine(snapshot.mark)
             definitions = self._definitions(snapshot.mark.definitions)
-            self._machine = self._around.machines.load(self.number, definitions, arrays)
+            self._machine = self._around.machines.load(self.number, definitions, export)
             self._mark = replace(snapshot.mark, engine_version=owner.engine_version)
             return
         self._machine = self._around.machines.create(self.number, owner.definitions)
@@ -368,7 +405,12 @@ class Partition:
 
 def _range(queue: Queue, rows: int) -> Range:
     hi = queue.offset_after(rows)
-    return Range(queue.first, hi, rows, digest(queue.upto(hi)))
+    return _range_of(queue.first, hi, queue.upto(hi))
+
+
+def _range_of(lo: int, hi: int, pieces: Sequence[Piece]) -> Range:
+    batches = [piece.batch for piece in pieces]
+    return Range(lo, hi, sum(map(len, batches)), digest(batches))
 
 
 def _offsets(entry: Entry, side: str) -> Offsets:

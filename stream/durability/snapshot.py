@@ -1,43 +1,40 @@
-"""Snapshots: the whole state after a step, published once every output up to that step is durable elsewhere."""
+"""Snapshots: the whole state after a step, published once every output up to that step is durable elsewhere.
 
-import hashlib
+A snapshot is a manifest that lists pieces; consecutive ones share the pieces of what did not change. Manifests are
+numbered, and each is written with put-if-absent right behind the newest one its writer knows: of two writers one
+wins, and the other shares nothing with what it wrote before. So a manifest lists only pieces that the one before it
+lists, or that were written for its own number, and whatever else was written for decided numbers can be removed at
+any time, however late.
+"""
+
 import json
 import logging
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import count
 from typing import Any
 
-import cramjam
-import numpy as np
-from numpy.lib.format import descr_to_dtype, dtype_to_descr
-
+from stream.durability import format_1
+from stream.durability.image import Image, Shape, Sizes
 from stream.durability.journal import NEW_GENERATION
-from stream.durability.machine import Arrays
+from stream.durability.piece import Blocks, Piece, checksum, pack, unpack
 from stream.durability.store import Store
+from stream.engine.rows import Rows
 from stream.errors import DamagedStore
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2
 _DIGITS = 12
-_LEVEL = 1  # zstd's fastest real level: faster than a disk writes
 log = logging.getLogger(__name__)
 
 Offsets = tuple[int, int, int]  # by Topic: the next one to read
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """One array inside the data object: where its compressed bytes end and what they unpack to."""
-
-    name: str
-    dtype: Any  # as numpy's .npy format describes it
-    shape: tuple[int, ...]
-    end: int
+Export = Mapping[str, Rows]
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Where a state stands: what a snapshot says beside the arrays."""
+    """Where a state stands: what a snapshot says beside the tables."""
 
     step: int
     offsets: Offsets
@@ -48,15 +45,20 @@ class Mark:
     taken_at_ms: int
     writer: str
 
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> "Mark":
+        """Read the stored form."""
+        first, second, third = fields.pop("offsets")
+        return cls(offsets=(first, second, third), **fields)
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The manifest. Written last: data without a manifest was never published."""
+    """The manifest. Written last: pieces without a manifest were never published."""
 
     mark: Mark
-    data: str  # path of the data object
-    checksum: str  # blake2b of the data object
-    arrays: tuple[Packed, ...]
+    tables: tuple[Shape, ...]
+    pieces: tuple[Piece, ...]  # of blocks that are in several, the last one's count
 
     @property
     def step(self) -> int:
@@ -68,144 +70,240 @@ class Snapshot:
         return json.dumps({"format": FORMAT, **asdict(self)}, separators=(",", ":")).encode()
 
     @classmethod
-    def from_json(cls, data: bytes) -> "Snapshot":
+    def from_fields(cls, fields: dict[str, Any]) -> "Snapshot":
         """Read the stored form; raises ValueError, KeyError or TypeError for anything else."""
-        fields: dict[str, Any] = json.loads(data)
-        del fields["format"]
-        mark = fields.pop("mark")
-        first, second, third = mark.pop("offsets")
-        arrays = tuple(Packed(**{**item, "shape": tuple(item["shape"])}) for item in fields.pop("arrays"))
-        return cls(mark=Mark(offsets=(first, second, third), **mark), arrays=arrays, **fields)
+        if fields["format"] == format_1.FORMAT:
+            return cls(Mark.from_fields(fields["mark"]), (), (Piece(format_1.data_path(fields), 0, ""),))
+        tables = tuple(
+            Shape(table["name"], table["dtype"], tuple(table["tail"]), tuple(map(tuple, table["parts"])))
+            for table in fields["tables"]
+        )
+        return cls(
+            Mark.from_fields(fields["mark"]), tables, tuple(Piece(**piece) for piece in fields["pieces"])
+        )
 
 
 class Snapshots:
     """The snapshots of one partition number in one generation; `folder` is the partition's."""
 
-    def __init__(self, store: Store, folder: str) -> None:
+    def __init__(self, store: Store, folder: str, sizes: Sizes | None = None) -> None:
         self._store = store
         self._folder = f"{folder}/snapshot"
         self._data_folder = f"{folder}/state"
+        self._sizes = sizes or Sizes()
         self._damaged: set[int] = set()
+        self._number = 0  # of the newest manifest we know
+        self._steps: dict[int, int] = {}  # by number
+        self._start_over()
+
+    def _start_over(self) -> None:
+        """Share nothing with what was written before."""
+        self._image = Image(self._sizes)
+        self._unwritten: deque[tuple[int, list[Blocks]]] = deque()
+        self._round_bytes = self._sizes.round_bytes
+        self._missing_bytes: int | None = None  # after the last round
+
+    # Writing
+
+    def copy(self, export: Export) -> bool:
+        """One round: copy what has changed, up to a limit. Whether that was all, so that a snapshot can be made of it.
+
+        Between rounds the state may go on: the next round takes what changed meanwhile with the rest. All pieces of
+        the last round must be written.
+        """
+        self._image.compare(export)
+        self._unwritten.extend(self._image.copy_unsaved(export, self._round_bytes))
+        before, self._missing_bytes = self._missing_bytes, self._image.unsaved_bytes
+        if not self._missing_bytes:
+            self._missing_bytes, self._round_bytes = None, self._sizes.round_bytes
+            return True
+        if before is not None and self._missing_bytes >= before:
+            self._round_bytes *= 2  # else it would never come to an end
+        return False
+
+    def write(self, writer: str) -> bool:
+        """Write one piece of what was copied; whether all is written."""
+        if self._unwritten:
+            number, blocks = self._unwritten[0]
+            data = pack(blocks)
+            path = self._create(f"{self._data_folder}/{self._number + 1:0{_DIGITS}d}-{writer}-{number}", data)
+            size = sum(item.contents.nbytes for item in blocks)
+            self._image.pieces[number] = Piece(path, size, checksum(data))
+            self._unwritten.popleft()
+        return not self._unwritten
+
+    def finish(self, mark: Mark) -> Snapshot:
+        """The manifest of the last round's state, unpublished: nobody sees it before `publish`."""
+        self._image.drop_dead_pieces()
+        return Snapshot(mark, self._image.shapes, tuple(self._image.pieces.values()))
+
+    def capture(self, mark: Mark, export: Export) -> Snapshot:
+        """Write a whole state at once, whatever was begun before."""
+        is_whole = False
+        while not is_whole:
+            while not self.write(mark.writer):
+                pass
+            is_whole = self.copy(export)
+        while not self.write(mark.writer):
+            pass
+        return self.finish(mark)
+
+    def publish(self, snapshot: Snapshot) -> bool:
+        """Write the manifest. Call it when all outputs up to the snapshot's step are acknowledged.
+
+        False when another writer has published one meanwhile: the next snapshot of ours shares nothing with it.
+        """
+        data = snapshot.to_json()
+        while True:
+            path = self._path(self._number + 1)
+            is_ours = self._store.create(path, data)
+            if not is_ours:
+                found = self._store.get(path)
+                is_ours = found == data
+                if not is_ours and not _is_of(found, snapshot.mark.writer):
+                    self._start_over()
+                    self._number = max(self._numbers(), default=0)
+                    return False
+            self._number += 1  # else an earlier one of ours, whose answer was lost
+            if is_ours:
+                self._steps[self._number] = snapshot.step
+                return True
+
+    def _create(self, path: str, data: bytes) -> str:
+        """Write under this path, or a similar one when something else is there; what we wrote before is no other."""
+        for again in count():
+            name = f"{path}.{again}" if again else path
+            if self._store.create(name, data) or self._store.get(name) == data:
+                return name
+        raise AssertionError
+
+    # Reading
 
     def newest_step(self) -> int:
-        """The step of the newest published snapshot, damaged or not; 0 when there is none."""
-        steps = self._steps()
-        return steps[-1] if steps else 0
+        """The step of the newest published snapshot whose manifest can be read; 0 when there is none."""
+        for number in reversed(self._numbers()):
+            if number not in self._steps:
+                try:
+                    self._steps[number] = self._read(number).step
+                except _Damaged:
+                    continue
+            return self._steps[number]
+        return 0
 
-    def capture(self, mark: Mark, arrays: Arrays) -> Snapshot:
-        """Write the arrays, unpublished: nobody sees them before `publish`."""
-        packed, pieces, end = [], [], 0
-        for name, array in arrays.items():
-            pieces.append(_compress(array))
-            end += len(pieces[-1])
-            packed.append(Packed(name, dtype_to_descr(array.dtype), array.shape, end))
-        data = b"".join(pieces)
-        path = f"{self._data_folder}/{mark.step:0{_DIGITS}d}-{mark.writer}"
-        self._store.put(path, data)
-        return Snapshot(mark, path, _checksum(data), tuple(packed))
-
-    def publish(self, snapshot: Snapshot) -> None:
-        """Write the manifest. Call it when all outputs up to the snapshot's step are acknowledged."""
-        self._store.put(self._path(snapshot.step), snapshot.to_json())
-        self._damaged.discard(snapshot.step)
-
-    def discard(self, snapshot: Snapshot) -> None:
-        """Remove a captured snapshot that will not be published."""
-        self._store.delete([snapshot.data])
-
-    def newest(self) -> tuple[Snapshot, dict[str, np.ndarray]] | None:
-        """The newest snapshot that can be read, with its arrays; None when there never was one.
+    def newest(self) -> tuple[Snapshot, dict[str, Rows]] | None:
+        """The newest snapshot that can be read, with its tables; None when there never was one.
 
         Falls back from a damaged one to the one before and logs it. Raises DamagedStore when none is left or
         when one was written in another format.
         """
-        steps = self._steps()
-        for step in reversed(steps):
-            try:
-                return self._load(step)
-            except _Damaged as damage:
-                self._damaged.add(step)
-                log.warning(
-                    "Snapshot %s is damaged (%s): going back to the one before.", self._path(step), damage
-                )
-        if steps:
-            raise DamagedStore(f"No snapshot in {self._folder} can be read: restore them {NEW_GENERATION}.")
-        return None
+        while True:
+            self._start_over()
+            numbers = self._numbers()
+            self._number = numbers[-1] if numbers else 0
+            for number in reversed(numbers):
+                try:
+                    return self._load(number)
+                except _Damaged as damage:
+                    if self._numbers() != numbers:
+                        break  # it was collected while we read it
+                    self._damaged.add(number)
+                    log.warning(
+                        "Snapshot %s is damaged (%s): going back to the one before.",
+                        self._path(number),
+                        damage,
+                    )
+            else:
+                if numbers:
+                    raise DamagedStore(
+                        f"No snapshot in {self._folder} can be read: restore them {NEW_GENERATION}."
+                    )
+                return None
 
-    def collect(self) -> int:
-        """Remove all but the newest two; returns the step of the older one, 0 when there are not two."""
-        good = [step for step in self._steps() if step not in self._damaged]
-        if len(good) < KEPT:
-            return 0
-        oldest = good[-KEPT]
-        self._store.delete(
-            self._path(step) for step in self._steps() if step < oldest or step in self._damaged
-        )
-        first_kept = f"{self._data_folder}/{oldest:0{_DIGITS}d}"
-        self._store.delete(path for path in self._store.names(self._data_folder) if path < first_kept)
-        return oldest
+    def _load(self, number: int) -> tuple[Snapshot, dict[str, Rows]]:
+        fields = self._manifest(number)
+        try:
+            snapshot = Snapshot.from_fields(fields)
+            if fields["format"] == format_1.FORMAT:
+                return snapshot, format_1.load(self._store, fields)
+            self._image, export = Image.load(self._sizes, snapshot.tables, self._contents(snapshot))
+        except (ValueError, KeyError, TypeError) as error:
+            raise _Damaged(str(error) or "its manifest cannot be read") from error
+        return snapshot, export
 
-    def _steps(self) -> list[int]:
-        return [int(path.rpartition("/")[2]) for path in self._store.names(self._folder)]
+    def _contents(self, snapshot: Snapshot) -> Iterator[tuple[Piece, Iterator[Blocks]]]:
+        for piece in snapshot.pieces:
+            data = self._store.get(piece.path)
+            if data is None or checksum(data) != piece.checksum:
+                raise ValueError(f"{piece.path} is missing or changed")
+            yield piece, unpack(data)
 
-    def _path(self, step: int) -> str:
-        return f"{self._folder}/{step:0{_DIGITS}d}"
+    def _read(self, number: int) -> Snapshot:
+        try:
+            return Snapshot.from_fields(self._manifest(number))
+        except (ValueError, KeyError, TypeError) as error:
+            raise _Damaged("its manifest cannot be read") from error
 
-    def _load(self, step: int) -> tuple[Snapshot, dict[str, np.ndarray]]:
-        manifest = self._store.get(self._path(step))
-        if manifest is None:
+    def _manifest(self, number: int) -> dict[str, Any]:
+        path = self._path(number)
+        data = self._store.get(path)
+        if data is None:
             raise _Damaged("it vanished")
-        self._refuse_other_format(step, manifest)
         try:
-            snapshot = Snapshot.from_json(manifest)
+            fields: dict[str, Any] = json.loads(data)
+            found = fields["format"]
         except (ValueError, KeyError, TypeError) as error:
             raise _Damaged("its manifest cannot be read") from error
-        data = self._store.get(snapshot.data)
-        if data is None or _checksum(data) != snapshot.checksum:
-            raise _Damaged("its data are missing or changed")
-        return snapshot, dict(_unpack(snapshot, data))
-
-    def _refuse_other_format(self, step: int, manifest: bytes) -> None:
-        try:
-            found = json.loads(manifest)["format"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise _Damaged("its manifest cannot be read") from error
-        if found != FORMAT:
+        if found not in (format_1.FORMAT, FORMAT):
             raise DamagedStore(
-                f"Snapshot {self._path(step)} has format {found} but this version reads {FORMAT}: "
+                f"Snapshot {path} has format {found} but this version reads {FORMAT}: "
                 f"run the version that wrote it, {NEW_GENERATION}."
             )
+        return fields
+
+    # Collecting
+
+    def collect(self) -> int:
+        """Remove all but the newest two, with what only older ones list and what was written for decided numbers.
+
+        Returns the step of the older one that is kept, 0 when there are not two.
+        """
+        numbers = self._numbers()
+        if numbers and numbers[-1] != self._number:
+            self._start_over()  # ours was written where a collected one had been: others are far ahead
+            self._number = numbers[-1]
+        kept: dict[int, Snapshot] = {}
+        for number in reversed(numbers):
+            if number not in self._damaged and len(kept) < KEPT:
+                try:
+                    kept[number] = self._read(number)
+                except _Damaged:
+                    self._damaged.add(number)
+        if len(kept) < KEPT:
+            return 0
+        oldest = min(kept)
+        self._store.delete(
+            self._path(number) for number in numbers if number < oldest or number in self._damaged
+        )
+        listed = {piece.path for snapshot in kept.values() for piece in snapshot.pieces}
+        undecided = f"{self._data_folder}/{numbers[-1] + 1:0{_DIGITS}d}"
+        self._store.delete(
+            path for path in self._store.names(self._data_folder) if path < undecided and path not in listed
+        )
+        return kept[oldest].step
+
+    def _numbers(self) -> list[int]:
+        return [int(path.rpartition("/")[2]) for path in self._store.names(self._folder)]
+
+    def _path(self, number: int) -> str:
+        return f"{self._folder}/{number:0{_DIGITS}d}"
 
 
 class _Damaged(Exception):
     """One snapshot cannot be used; says why."""
 
 
-def _compress(array: np.ndarray) -> bytes:
-    return bytes(cramjam.zstd.compress(_as_bytes(np.ascontiguousarray(array)), level=_LEVEL))
-
-
-def _as_bytes(array: np.ndarray) -> memoryview:
-    return array.reshape(-1).view(np.uint8).data
-
-
-def _unpack(snapshot: Snapshot, data: bytes) -> Iterator[tuple[str, np.ndarray]]:
-    view, start = memoryview(data), 0
-    for packed in snapshot.arrays:
-        array = np.empty(packed.shape, _dtype(packed.dtype))
-        if array.nbytes:
-            cramjam.zstd.decompress_into(view[start : packed.end], _as_bytes(array))
-        start = packed.end
-        yield packed.name, array
-
-
-def _dtype(described: Any) -> np.dtype[Any]:
-    """JSON has no tuples, numpy insists on them."""
-    if isinstance(described, str):
-        return np.dtype(described)
-    fields = [(name, given, *map(tuple, shape)) for name, given, *shape in described]
-    return descr_to_dtype(fields)
-
-
-def _checksum(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+def _is_of(manifest: bytes | None, writer: str) -> bool:
+    try:
+        return bool(json.loads(manifest or b"")["mark"]["writer"] == writer)
+    except (ValueError, KeyError, TypeError):
+        return False

@@ -1,10 +1,11 @@
 """What a partition's step loop is given: time, place, pace and who it is."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from stream.contracts.definitions import Definitions
-from stream.durability.machine import Machines, Sink
+from stream.durability.image import Sizes
+from stream.durability.machine import Machines, Readings, Sink
 from stream.durability.store import Store
 
 
@@ -22,6 +23,7 @@ class Surroundings:
 
     store: Store
     machines: Machines
+    readings: Readings
     sink: Sink
     clock: Clock
 
@@ -44,4 +46,5 @@ class Pace:
     snapshot_every_ms: int = 60_000
     journal_kept_ms: int = 86_400_000  # longer than any pause of a process
     collect_every_ms: int = 3_600_000
+    sizes: Sizes = field(default_factory=Sizes)  # of snapshots
     silence_ms: int = 5_000  # after it, a journal write is checked against the newest snapshot

@@ -11,7 +11,7 @@ from stream.engine.credit import (
     credit_impression,
     credit_interaction,
 )
-from stream.engine.index import alive, find, home, next_link, slot_of, still
+from stream.engine.index import alive, find, home, next_link, slot_of, still, tag_of
 from stream.engine.items import best_of_item, is_better, item_key, put_item
 from stream.engine.layout import (
     ALWAYS,
@@ -143,6 +143,8 @@ def watch(t, link, first, second):
     if t.watch_slots[slot] == U0:
         t.m[WATCH_USED] += 1
     t.int_keys[link & mask] = second
+    t.int_tags[link & mask] = tag_of(first)
+    t.ints[link & mask].watches = 1
     t.ints[link & mask].watch = old
     t.watch_slots[slot] = slot_of(first, link)
 
@@ -234,6 +236,7 @@ def apply_impressions(t, start, status, users, at, ids, items, combos, latencies
         row.latency = latencies[i]
         row.outside = outside
         t.imp_keys[p] = ids[i, 1]
+        t.imp_tags[p] = tag_of(ids[i, 0])
         if t.imp_slots[slot] == U0:
             t.m[IMPS_USED] += 1
         t.imp_slots[slot] = slot_of(ids[i, 0], link)
@@ -286,6 +289,7 @@ def apply_interactions(
         row.user = u
         row.previous = previous
         row.watch = 0
+        row.watches = 0
         row.hour = hours[i]
         row.currency = currencies[i]
         row.word = words[i]

@@ -14,6 +14,7 @@ SPARE_BYTES = 32  # readable bytes that follow the last record in every `buf`
 NULL = -(
     1 << 50
 )  # a null field: outside every range of longs, below every text, and a NaN as a double's bits
+UNREADABLE = -2  # as a value_len
 TEXT_SHIFT = 20  # a text field is `position << 20 | length` into `buf`
 TEXT_MASK = (1 << TEXT_SHIFT) - 1
 
@@ -23,7 +24,7 @@ class Columns:
     """Raw records. `buf` uint8 with SPARE_BYTES at its end; all others int64 of shape (rows,).
 
     offset: Kafka offset, ascending. record_at_ms: Kafka record time, epoch milliseconds UTC.
-    key_len, value_len: -1 for null.
+    key_len, value_len: -1 for null; value_len UNREADABLE where the record's batch cannot be unpacked.
     """
 
     buf: U8

@@ -6,14 +6,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stream.contracts.limits import MAX_ARMS, MAX_PHASES
+from stream.contracts.limits import MAX_ARMS, MAX_PAYLOAD_BYTES, MAX_PHASES
 from stream.contracts.reasons import explain
 from stream.contracts.topics import Topic
 from stream.engine.batch import Batch
 from stream.engine.experiments import Experiments
-from stream.engine.fold import CODES, NO_ROW, chunk_cells, fold_moved, fold_panes, fold_users
+from stream.engine.fold import CODES, NO_ROW, begin_anew, chunk_cells, fold_moved, fold_panes, fold_users
 from stream.engine.folded import Folded
 from stream.engine.layout import (
+    ASG,
     CHUNK_MS,
     LEDGER,
     PANE_MS,
@@ -39,6 +40,7 @@ from stream.engine.outputs import (
     Table,
 )
 from stream.engine.outputs import LEDGER as LEDGER_TABLE
+from stream.engine.rows import Rows
 from stream.engine.screen import HOUR_MS
 from stream.engine.tables import Store
 
@@ -50,6 +52,7 @@ KEEP_HOURS_STEPS = 100  # a ledger row untouched for so many steps is closed
 SWEEP_ROWS = 100_000
 SWEEP_HOURS = 10_000
 UNKNOWN_ARM = "unknown"  # of no experiment
+RECOUNTED_ROWS = 1 << 10  # users put into the sums at once where these are made anew
 MOVED_ROWS = 4096  # combinations of arm and user slice gathered before they go into the totals
 SINCE = np.array(["assignment", "exposure"], object)
 
@@ -108,7 +111,7 @@ class Emitter:
             reason, field, rule = explain(batch.topic, int(status[i]))
             length = max(int(batch.value_len[i]), 0)
             start = int(batch.value_pos[i])
-            payload = bytes(batch.buf[start : start + length])
+            payload = bytes(batch.buf[start : start + min(length, MAX_PAYLOAD_BYTES)])
             schema_id = int.from_bytes(payload[1:5], "big") if len(payload) >= 5 and payload[0] == 0 else -1
             self._dead.append(
                 (
@@ -120,6 +123,7 @@ class Emitter:
                     rule,
                     schema_id,
                     payload,
+                    length,
                 )
             )
 
@@ -171,6 +175,15 @@ class Emitter:
                 totals.slots, totals.keys, totals.sums, totals.marks, totals.rows, self.step,
             )  # fmt: skip
             moved.slots[:] = 0
+
+    def recount(self, step: int) -> None:
+        """Add all users of running experiments to the sums as if they changed in that step, which puts out all sums."""
+        self.step = step
+        m = self.store.m
+        for start in range(0, int(m[ASG]), RECOUNTED_ROWS):
+            begin_anew(self.store.tables(), start, min(int(m[ASG]), start + RECOUNTED_ROWS))
+            self._fold_users()
+        self.totals.marks[: self.totals.rows] = step
 
     def _slice_names(
         self, codes: npt.NDArray[np.int64], dimensions: tuple[str, ...], prefix: str
@@ -307,7 +320,7 @@ class Emitter:
         """What is not in arrays."""
         return {"swept_ms": self._swept_ms, "swept_rows": self._swept_rows, "swept_hours": self._swept_hours}
 
-    def export(self) -> dict[str, npt.NDArray[Any]]:
+    def export(self) -> dict[str, Rows]:
         """The open panes and totals."""
         return {
             name: array
@@ -315,11 +328,11 @@ class Emitter:
             for name, array in getattr(self, part).export(part).items()
         }
 
-    def restore(self, arrays: Mapping[str, npt.NDArray[Any]], meta: dict[str, Any]) -> None:
+    def restore(self, export: Mapping[str, Rows], meta: dict[str, Any]) -> None:
         """Take what `export` and `meta` gave."""
-        self.panes.restore("panes", arrays)
-        self.slices.restore("slices", arrays)
-        self.totals.restore("totals", arrays)
-        self.cohorts.restore("cohorts", arrays)
+        self.panes.restore("panes", export)
+        self.slices.restore("slices", export)
+        self.totals.restore("totals", export)
+        self.cohorts.restore("cohorts", export)
         self._swept_ms, self._swept_rows = meta["swept_ms"], meta["swept_rows"]
         self._swept_hours = meta["swept_hours"]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from stream.contracts.definitions import Definitions
 from stream.contracts.limits import MAX_SLICE_VALUES
+from stream.contracts.reasons import Outcome, Reason
 from stream.contracts.topics import FIELDS, Topic
+from stream.engine import ENGINE_VERSION
 from stream.engine.assign import apply_assignments, drop_experiment
 from stream.engine.attribute import (
     NEED_ITEMS,
@@ -21,6 +23,7 @@ from stream.engine.attribute import (
 from stream.engine.batch import NULL, TEXT_MASK, TEXT_SHIFT, Batch
 from stream.engine.emit import USER_DIMENSIONS, Emitter
 from stream.engine.experiments import Experiments
+from stream.engine.export import export_tables, load_tables
 from stream.engine.fold import CODES
 from stream.engine.items import index_items
 from stream.engine.layout import (
@@ -42,14 +45,17 @@ from stream.engine.layout import (
     NEED_CELLS,
     NEED_HOURS,
     NEED_TOUCHED,
+    OUTSIDE,
     T_DUPLICATE,
     T_LATE,
     T_REJECTED,
     UNKNOWN_IMPRESSION,
     WINDOW,
 )
+from stream.engine.migrations import upgraded
 from stream.engine.names import Names
-from stream.engine.outputs import Chunk, Outputs
+from stream.engine.outputs import Chunk, Outputs, Tally
+from stream.engine.rows import Rows, flat
 from stream.engine.screen import (
     HOUR_MS,
     count_outcomes,
@@ -63,12 +69,14 @@ from stream.engine.screen import (
     received_at,
     screen,
 )
-from stream.engine.tables import WITHIN_STEP, Store
+from stream.engine.segments import Segments
+from stream.engine.tables import Store
 
 I64 = npt.NDArray[np.int64]
 
 MAX_CURRENCIES = 300
 CLICK_KIND = "click"
+UNCOUNTED = min(LATE, DUPLICATE, OUTSIDE)  # the smallest status
 RINGS = {"ids": (IDS_BASE, IDS), "impressions": (IMP_BASE, IMPS), "interactions": (INT_BASE, INTS)}
 
 
@@ -99,8 +107,9 @@ class Engine:
         self.definitions = definitions
         self._key = np.frombuffer(key, np.uint64).copy()
         self._store = Store()
-        self._segments: dict[str, list[tuple[int, int]]] = {ring: [] for ring in RINGS}
+        self._segments = {ring: Segments() for ring in RINGS}
         self._segment_ms = -1
+        self._tallies: dict[Tally, int] = {}
         self._names: dict[str, Names] = {}
         self._prepare()
         self.experiments.define(definitions)
@@ -153,7 +162,8 @@ class Engine:
                 self._count_troubles(batch, status)
         self._close_segments(before)
         self._advance_clock(step.caught_up)
-        return self._emitter.outputs(step.number, rows, self.clock_ms, self.horizon_ms)
+        outputs = self._emitter.outputs(step.number, rows, self.clock_ms, self.horizon_ms)
+        return replace(outputs, tallies=self._tallies)
 
     def live_chunks(self) -> list[Chunk]:
         """All partials that rolling windows may still need."""
@@ -161,6 +171,7 @@ class Engine:
 
     def _begin(self, step: Step) -> None:
         self.step = step.number
+        self._tallies = {}
         if step.definitions != self.definitions:
             self.definitions = step.definitions
             for kind in (CLICK_KIND, *step.definitions.conversion_kinds):
@@ -175,10 +186,7 @@ class Engine:
         window = self.definitions.attribution_window_ms
         for ring, (base, count) in RINGS.items():
             kept_for = window if ring == "impressions" else 0
-            segments = self._segments[ring]
-            leaving = 0
-            while segments and segments[0][1] + kept_for < self.horizon_ms:
-                leaving += segments.pop(0)[0]
+            leaving = self._segments[ring].leave_before(self.horizon_ms - kept_for)
             if leaving and ring == "interactions":
                 while orphan_waiting(self._store.tables(), leaving, UNKNOWN_IMPRESSION) < leaving:
                     self._store.room_for_hours(int(self._store.m[NEED_HOURS]))
@@ -189,7 +197,7 @@ class Engine:
         for ring, (_, count) in RINGS.items():
             added = int(self._store.m[count]) - before[ring]
             if added:
-                self._segments[ring].append((added, self._segment_ms))
+                self._segments[ring].add(added, self._segment_ms)
 
     def _freeze(self) -> None:
         n = len(self.experiments.names)
@@ -224,6 +232,7 @@ class Engine:
         if len(accepted):
             self.newest[topic] = max(self.newest[topic], int(accepted.max()))
         count_outcomes(self._store.tables(), ledger_rows, status, batch.misrouted)
+        self._tally(topic, status)
         self._emitter.add_dead_letters(batch, status)
         return status
 
@@ -240,6 +249,13 @@ class Engine:
                 texts = np.ascontiguousarray(self._column(batch, "user_id")[rows])
                 ids = hash_texts(batch.buf, texts, np.zeros(len(rows), np.int64), self._key)
                 count_troubles(self._store.tables(), ids, at[rows], kind)
+
+    def _tally(self, topic: Topic, status: I64) -> None:
+        """Count the outcomes of this step's records, for metrics; the ledger counts by hour and restates."""
+        for place, count in enumerate(np.bincount(status - UNCOUNTED).tolist()):
+            if count:
+                tally = topic.word, *outcome_of(place + UNCOUNTED)
+                self._tallies[tally] = self._tallies.get(tally, 0) + count
 
     def _column(self, batch: Batch, field: str) -> I64:
         return np.ascontiguousarray(batch.fields[:, FIELDS[batch.topic].index(field)])
@@ -358,46 +374,40 @@ class Engine:
 
     # ---- snapshots
 
-    def export(self) -> dict[str, npt.NDArray[Any]]:
-        """The whole state as arrays by name; `meta` is JSON."""
+    def export(self) -> dict[str, Rows]:
+        """The whole state as tables by name, valid until the next step; `meta` is JSON."""
         meta = {
+            "version": ENGINE_VERSION,
             "step": self.step,
             "clock_ms": self.clock_ms,
             "horizon_ms": self.horizon_ms,
             "newest_ms": self.newest,
             "definitions": self.definitions.to_json().decode(),
-            "segments": self._segments,
             "segment_ms": self._segment_ms,
             "names": {name: names.names for name, names in self._names.items()},
             "experiments": self.experiments.export(),
             "emitter": self._emitter.meta(),
         }
-        arrays = {
-            f"state.{name}": array.copy() for name, array in self._store.a.items() if name not in WITHIN_STEP
-        }
-        arrays |= self._emitter.export()
-        arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
-        return arrays
+        tables = export_tables(self._store) | self._emitter.export()
+        tables |= {f"segments.{ring}": segments.export() for ring, segments in self._segments.items()}
+        tables["meta"] = flat(np.frombuffer(bytearray(json.dumps(meta).encode()), np.uint8))
+        return tables
 
     @classmethod
     def load(
-        cls, arrays: Mapping[str, npt.NDArray[Any]], *, key: bytes, partition: int, partitions: int,
+        cls, export: Mapping[str, Rows], *, key: bytes, partition: int, partitions: int,
         definitions: Definitions,
     ) -> Self:  # fmt: skip
-        """The engine that `export` described; the key must be that of the exporting one."""
-        meta = json.loads(bytes(arrays["meta"]))
+        """The engine that an `export` of this version or an earlier one describes; the key must be that one's."""
+        export = upgraded(export)
+        meta = json.loads(bytes(export["meta"].joined))
         exported = Definitions.from_json(meta["definitions"].encode())
         engine = cls(key=key, partition=partition, partitions=partitions, definitions=exported)
         engine.step, engine.clock_ms, engine.horizon_ms = meta["step"], meta["clock_ms"], meta["horizon_ms"]
         engine.newest = list(meta["newest_ms"])
-        engine._segments = {ring: [tuple(s) for s in meta["segments"][ring]] for ring in RINGS}
+        engine._segments = {ring: Segments(export[f"segments.{ring}"]) for ring in RINGS}
         engine._segment_ms = meta["segment_ms"]
-        held = {
-            name.removeprefix("state."): array.copy()
-            for name, array in arrays.items()
-            if name.startswith("state.")
-        }
-        engine._store = Store(held)
+        engine._store = load_tables(export)
         engine._names = {
             name: Names(MAX_CURRENCIES if name == "currency" else MAX_SLICE_VALUES, engine._key, names)
             for name, names in meta["names"].items()
@@ -405,8 +415,18 @@ class Engine:
         engine._prepare()
         engine.experiments.restore(meta["experiments"])
         engine.experiments.define(exported)
-        engine._emitter.restore(arrays, meta["emitter"])
+        engine._emitter.restore(export, meta["emitter"])
+        if meta.get("recount"):
+            engine._emitter.recount(engine.step + 1)
         return engine
+
+
+def outcome_of(status: int) -> tuple[str, str]:
+    """(outcome, reason) of a record's final status, in the words of the ledger."""
+    if status > 0:
+        return Outcome.REJECTED.name.lower(), Reason(status & 255).word
+    outcome = {0: Outcome.COUNTED, DUPLICATE: Outcome.DUPLICATE, LATE: Outcome.LATE, OUTSIDE: Outcome.OUTSIDE}
+    return outcome[status].name.lower(), ""
 
 
 def text_at(batch: Batch, packed: int) -> str:

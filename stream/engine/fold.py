@@ -114,6 +114,18 @@ def fold_users(
     return NO_ROW, rows, cohort_rows
 
 
+@njit(cache=True, nogil=True)
+def begin_anew(t, start, stop):
+    """Take these rows of `assigned` for new ones; room for them is the caller's duty."""
+    k = 0
+    for row in range(start, stop):
+        if t.assigned[row].experiment >= 0:
+            t.before[k].experiment = -1
+            t.before_row[k] = row
+            k += 1
+    t.m[TOUCHED] = k
+
+
 @njit
 def _start_of(s, row, exposed):
     """(date from which retention counts, days active since), date -1 for who takes no part."""

@@ -1,5 +1,6 @@
 """Rows that steps add to and put out: open panes and totals, each a small table by a pair of integers."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,8 @@ import numpy.typing as npt
 
 from stream.engine.fold import keep_rows
 from stream.engine.index import grown, pair_slots, power_of_two
+from stream.engine.rows import SMALL, Rows, flat
 
-SMALL = 1 << 10
 Array = npt.NDArray[Any]
 
 
@@ -44,21 +45,22 @@ class Folded:
         """Bytes of the arrays."""
         return self.keys.nbytes + self.slots.nbytes + self.sums.nbytes + self.marks.nbytes
 
-    def export(self, name: str) -> dict[str, Array]:
-        """Copies of the rows under `name.*`."""
+    def export(self, name: str) -> dict[str, Rows]:
+        """The rows under `name.*`."""
         n = self.rows
         return {
-            f"{name}.keys": self.keys[:n].copy(),
-            f"{name}.sums": self.sums[:n].copy(),
-            f"{name}.marks": self.marks[:n].copy(),
+            f"{name}.keys": flat(self.keys[:n]),
+            f"{name}.sums": flat(self.sums[:n]),
+            f"{name}.marks": flat(self.marks[:n]),
         }
 
-    def restore(self, name: str, arrays: Any) -> None:
+    def restore(self, name: str, export: Mapping[str, Rows]) -> None:
         """Take the rows of an export."""
-        n = len(arrays[f"{name}.keys"])
+        keys = export[f"{name}.keys"].joined
+        n = len(keys)
         self.room(n)
-        self.keys[:n] = arrays[f"{name}.keys"]
-        self.sums[:n] = arrays[f"{name}.sums"]
-        self.marks[:n] = arrays[f"{name}.marks"]
+        self.keys[:n] = keys
+        self.sums[:n] = export[f"{name}.sums"].joined
+        self.marks[:n] = export[f"{name}.marks"].joined
         self.rows = n
         self.slots = pair_slots(self.keys, n, len(self.slots))

@@ -47,6 +47,7 @@ def renumber_users(t, numbers):
         if numbers[user] > 0:
             t.users[numbers[user]] = t.users[user]
             t.user_keys[numbers[user]] = t.user_keys[user]
+            t.user_tags[numbers[user]] = t.user_tags[user]
     for user in range(numbers.max() + 1, t.users.shape[0]):
         t.users[user].assigned = -1
     for k in range(t.m[IMPS]):

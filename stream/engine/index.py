@@ -5,8 +5,8 @@ stands at `link & (capacity - 1)`; it is alive while `(link - base) mod 2**32 < 
 ring, and expiry is a move of `base`.
 
 An id slot is `tag << 32 | link`, the tag being the upper 32 bits of the id's first half; the second half is kept
-outside, in `keys`. Slots of dead rows are skipped when looking, reused when inserting, and dropped when the table is
-rebuilt.
+outside, in `keys`, beside the tag once more, in `tags`: from both the slots can be made anew. Slots of dead rows are
+skipped when looking, reused when inserting, and dropped when the table is rebuilt.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from stream.engine.primitives import LOW32, U0, U32, U64, mix
+from stream.engine.primitives import LOW32, U0, U32, U64, mix, prefetch
 
 LINK_MASK = 0xFFFFFFFF
 MAX_LOAD = 0.7
+AHEAD = 24
 
 
 @njit
@@ -71,6 +72,12 @@ def find(slots, keys, base, count, first, second):
 
 
 @njit
+def tag_of(first):
+    """What a slot keeps of the first half of an id."""
+    return np.uint32(first >> U32)
+
+
+@njit
 def slot_of(first, link):
     """The slot that names this row under this id."""
     return ((first >> U32) << U32) | U64(link)
@@ -95,6 +102,29 @@ def rebuild(slots, size, base, count):
     return out, live
 
 
+@njit(cache=True, nogil=True)
+def slots_of_rows(tags, keys, only, base, count, size):
+    """A table of `size` slots over a ring's live rows, of equal ids the newest: (table, slots in use).
+
+    only: whether each row of the ring has an id, by place; empty when all have.
+    """
+    slots = np.zeros(size, np.uint64)
+    mask = keys.shape[0] - 1
+    used = 0
+    for k in range(count):
+        ahead = (base + k + AHEAD) & LINK_MASK
+        prefetch(slots, home(slots, U64(tags[ahead & mask]) << U32))
+        link = (base + k) & LINK_MASK
+        p = link & mask
+        if link == 0 or (only.shape[0] > 0 and not only[p]):
+            continue
+        first = U64(tags[p]) << U32
+        known, slot = find(slots, keys, base, count, first, keys[p])
+        used += 1 if known == 0 else 0
+        slots[slot] = slot_of(first, link)
+    return slots, used
+
+
 def slots_for(rows: int) -> int:
     """Table size that keeps `rows` entries at half load."""
     return max(1024, 2 * rows)
@@ -107,7 +137,7 @@ def power_of_two(rows: int) -> int:
 
 def grown_ring(array: npt.NDArray[Any], capacity: int, base: int, count: int) -> npt.NDArray[Any]:
     """The live rows of a ring in a larger one, copied in the few runs that are whole in both."""
-    out = np.zeros(capacity, array.dtype)
+    out = np.zeros((capacity, *array.shape[1:]), array.dtype)
     done = 0
     while done < count:
         link = (base + done) & LINK_MASK

@@ -1,7 +1,7 @@
 """What the state is made of: row layouts, counters and the arrays that kernels receive.
 
-Bytes per entry, index slots included: remembered id 8 + 16, impression 60 + 8 + 16, interaction 64 + 16 when it waits,
-user 20 + 16, user in an experiment 138 + the length of the assignment's event_id (64 more with declared metrics).
+Bytes per entry, index slots included: remembered id 12 + 16, impression 72 + 16, interaction 70 + 16 when it waits,
+user 24 + 16, user in an experiment 138 + the length of the assignment's event_id (64 more with declared metrics).
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ IMPRESSION = np.dtype(
 INTERACTION = np.dtype(
     [("at", "i8"), ("value", "i8"), ("shown_at", "i8"), ("user", "i4"), ("combo", "i4"), ("impression", "u4"),
      ("previous", "u4"), ("watch", "u4"), ("hour", "i4"), ("currency", "i2"), ("word", "i2"), ("kind", "i1"),
-     ("credit", "i1"), ("refers", "i1"), ("outside", "i1")]
+     ("credit", "i1"), ("refers", "i1"), ("outside", "i1"), ("watches", "i2")]
 )  # fmt: skip
 # One row per user and experiment; under as_of one per assignment, newest first, sums in the `own` row of the arm.
 # early_*: of interactions before exposed_at, the user's first impression. days, exposed_days: bit n, active on the
@@ -62,8 +62,8 @@ LEDGER_COLUMNS = L_MISROUTED + 1
 
 # counters in `m`
 (USERS, USERS_USED, IDS_BASE, IDS, IDS_USED, IMP_BASE, IMPS, IMPS_USED, ITEMS_ON, ITEMS_USED, INT_BASE, INTS,
- WATCH_USED, ITEM_WATCHES, ASG, ASG_FREE, ARENA, SCRATCH, TOUCHED, LEDGER, WINDOW, COMBOS,
- NEED_CELLS, NEED_HOURS, NEED_TOUCHED, UNKNOWN_TROUBLED, UNKNOWN_TROUBLES) = range(27)  # fmt: skip
+ WATCH_USED, ITEM_WATCHES, ASG, ASG_FREE, ARENA, SCRATCH, TOUCHED, UNKNOWN_TROUBLED, LEDGER, WINDOW,
+ COMBOS, NEED_CELLS, NEED_HOURS, NEED_TOUCHED, UNKNOWN_TROUBLES) = range(27)  # fmt: skip
 # The last one is the first of TROUBLES counters: of users without a known arm.
 
 
@@ -72,15 +72,19 @@ PAIR = (2,)
 FIELDS: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
     "m": (np.dtype("i8"), ()),
     "user_keys": (np.dtype("u8"), ()),
+    "user_tags": (np.dtype("u4"), ()),  # upper halves of the first halves of ids, for rebuilding the slots
     "user_slots": (np.dtype("u8"), ()),
     "users": (USER, ()),
     "id_keys": (np.dtype("u8"), ()),
+    "id_tags": (np.dtype("u4"), ()),
     "id_slots": (np.dtype("u8"), ()),
     "imp_keys": (np.dtype("u8"), ()),
+    "imp_tags": (np.dtype("u4"), ()),
     "imp_slots": (np.dtype("u8"), ()),
     "imps": (IMPRESSION, ()),
     "item_slots": (np.dtype("u8"), ()),
     "int_keys": (np.dtype("u8"), ()),
+    "int_tags": (np.dtype("u4"), ()),
     "watch_slots": (np.dtype("u8"), ()),
     "ints": (INTERACTION, ()),
     "assigned": (ASSIGNED, ()),

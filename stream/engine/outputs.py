@@ -5,13 +5,14 @@ The sink adds `generation`, `partition` and `version` (the step) to each row of 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stream.engine.moments import FLAGS, MOMENTS
 
 Column = Any  # numpy array or list, all of one table equally long
 Table = dict[str, Column]
+Tally = tuple[str, str, str]  # a topic's word, an outcome, the reason of a rejected record or ''
 
 COUNTS = (
     "impressions",
@@ -51,7 +52,7 @@ LEDGER = (
 )  # fmt: skip
 DEAD_LETTERS = (
     ("topic", "offset"),
-    ("record_at_ms", "reason", "field", "rule", "schema_id", "payload"),
+    ("record_at_ms", "reason", "field", "rule", "schema_id", "payload", "payload_bytes"),
 )
 TABLES = {
     "panes": PANES, "totals": TOTALS, "cohorts": COHORTS, "troubles": TROUBLES,
@@ -80,6 +81,7 @@ class Outputs:
     rows: int  # records executed
     clock_ms: int  # the partition's clock after the step (its watermark); -1 before the first event
     horizon_ms: int
+    tallies: dict[Tally, int] = field(default_factory=dict)  # records of this step, before any later repair
 
     def with_topics(self, names: Mapping[str, str]) -> "Outputs":
         """The same with full topic names, by the words that the engine uses, in ledger and dead letters."""

@@ -9,7 +9,7 @@ from stream.contracts.limits import FUTURE_MS
 from stream.contracts.reasons import Reason, status_of
 from stream.engine.batch import I64, NULL
 from stream.engine.credit import count_trouble
-from stream.engine.index import find, home, pair_find, pair_put, slot_of
+from stream.engine.index import find, home, pair_find, pair_put, slot_of, tag_of
 from stream.engine.layout import (
     COMBOS,
     DUPLICATE,
@@ -91,6 +91,7 @@ def encode_users(t, ids, status):
             t.m[USERS] += 1
             link = t.m[USERS]
             t.user_keys[link] = ids[i, 1]
+            t.user_tags[link] = tag_of(ids[i, 0])
             t.user_slots[slot] = slot_of(ids[i, 0], link)
             t.users[link].assigned = -1
             t.users[link].impression = 0
@@ -122,6 +123,7 @@ def dedupe(t, ids, status, topic):
             link = 1
             t.m[IDS] += 1
         t.id_keys[link & mask] = ids[i, 1]
+        t.id_tags[link & mask] = tag_of(first)
         if t.id_slots[slot] == U0:
             t.m[IDS_USED] += 1
         t.id_slots[slot] = slot_of(first, link)

@@ -48,12 +48,9 @@ from stream.engine.layout import (
     USERS_USED,
     WATCH_USED,
 )
+from stream.engine.rows import SMALL
 
 Array = npt.NDArray[Any]
-SMALL = 1 << 10
-WITHIN_STEP = frozenset(
-    {"scratch", "scratch_keys", "scratch_slots", "before", "before_declared", "before_row"}
-)  # empty between steps: not part of the state
 KEPT_USERS = 0.75  # with fewer of them left, gone users are dropped before the table grows
 
 
@@ -61,10 +58,8 @@ class Store:
     """Named arrays `a` and counters `m`; `tables()` is what kernels get. Kernels never grow anything."""
 
     def __init__(self, arrays: dict[str, Array] | None = None) -> None:
-        """Empty, or with the arrays of an export."""
+        """Empty, or with these arrays in place of the empty ones."""
         self.a: dict[str, Array] = _empty() | (arrays or {})
-        if len(self.a["declared"]):
-            self.a["before_declared"] = grown(self.a["before_declared"], len(self.a["before"]))
         self._tables: Tables | None = None
 
     @property
@@ -99,17 +94,19 @@ class Store:
             capacity = power_of_two(need)
             users = grown(self.a["users"], capacity)
             users["assigned"][len(self.a["users"]) :] = -1
-            self.put(users=users, user_keys=grown(self.a["user_keys"], capacity))
+            self.put(
+                users=users, **{name: grown(self.a[name], capacity) for name in ("user_keys", "user_tags")}
+            )
         self._room_in_slots("user_slots", USERS_USED, 1, int(self.m[USERS]), rows)
 
     def room_for_ids(self, rows: int) -> None:
         """Make room for so many new event ids."""
-        self._room_in_ring(("id_keys",), IDS_BASE, IDS, rows)
+        self._room_in_ring(("id_keys", "id_tags"), IDS_BASE, IDS, rows)
         self._room_in_slots("id_slots", IDS_USED, int(self.m[IDS_BASE]), int(self.m[IDS]), rows)
 
     def room_for_impressions(self, rows: int) -> None:
         """Make room for so many new impressions."""
-        self._room_in_ring(("imps", "imp_keys"), IMP_BASE, IMPS, rows)
+        self._room_in_ring(("imps", "imp_keys", "imp_tags"), IMP_BASE, IMPS, rows)
         base, count = int(self.m[IMP_BASE]), int(self.m[IMPS])
         self._room_in_slots("imp_slots", IMPS_USED, base, count, rows)
         if self.m[ITEMS_ON]:
@@ -123,7 +120,7 @@ class Store:
 
     def room_for_interactions(self, rows: int) -> None:
         """Make room for so many new interactions."""
-        self._room_in_ring(("ints", "int_keys"), INT_BASE, INTS, rows)
+        self._room_in_ring(("ints", "int_keys", "int_tags"), INT_BASE, INTS, rows)
         self._room_in_slots("watch_slots", WATCH_USED, int(self.m[INT_BASE]), int(self.m[INTS]), rows)
 
     def room_for_assignments(self, rows: int, id_bytes: int) -> None:
@@ -136,9 +133,11 @@ class Store:
 
     def room_for_declared(self) -> None:
         """Give every assignment a row of declared quantities, if any experiment declares some."""
-        if self.a["feeds"].any() and len(self.a["declared"]) < len(self.a["assigned"]):
-            self.put(declared=grown(self.a["declared"], len(self.a["assigned"])))
-            self.put(before_declared=grown(self.a["before_declared"], len(self.a["before"])))
+        if not self.a["feeds"].any():
+            return
+        for name, beside in (("declared", "assigned"), ("before_declared", "before")):
+            if len(self.a[name]) < len(self.a[beside]):
+                self.put(**{name: grown(self.a[name], len(self.a[beside]))})
 
     def room_for_touched(self, rows: int) -> None:
         """Make room for so many more assignments changed in this step."""
@@ -227,12 +226,8 @@ def _empty() -> dict[str, Array]:
     a: dict[str, Array] = {
         "m": m,
         "users": users,
-        "user_keys": np.zeros(SMALL, np.uint64),
-        "id_keys": np.zeros(SMALL, np.uint64),
         "imps": np.zeros(SMALL, IMPRESSION),
-        "imp_keys": np.zeros(SMALL, np.uint64),
         "ints": np.zeros(SMALL, INTERACTION),
-        "int_keys": np.zeros(SMALL, np.uint64),
         "assigned": np.zeros(SMALL, ASSIGNED),
         "declared": np.zeros((0, 2 * DECLARED), np.int64),
         "before": np.zeros(SMALL, ASSIGNED),
@@ -258,6 +253,9 @@ def _empty() -> dict[str, Array]:
         "troubled": np.zeros(16, np.int8),
         "declaring": np.zeros(16, np.int8),
     }
+    for name in ("user", "id", "imp", "int"):
+        a[f"{name}_keys"] = np.zeros(SMALL, np.uint64)
+        a[f"{name}_tags"] = np.zeros(SMALL, np.uint32)
     for name in ("user", "id", "imp", "item", "watch"):
         a[f"{name}_slots"] = np.zeros(2 * SMALL, np.uint64)
     for name in ("scratch", "ledger", "combo"):

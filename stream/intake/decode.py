@@ -5,7 +5,7 @@ Every record is read inside its own bounds, so a poisoned one gets a status and 
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from numba import njit
 
 from stream.contracts.reasons import Reason
 from stream.contracts.topics import FIELDS, Topic
-from stream.engine.batch import SPARE_BYTES, TEXT_MASK, TEXT_SHIFT, Batch, Columns
+from stream.engine.batch import SPARE_BYTES, TEXT_MASK, TEXT_SHIFT, UNREADABLE, Batch, Columns
 from stream.intake.avro_datum import new_stack, read_datum
 from stream.intake.avro_program import Program
 from stream.intake.murmur2 import partition_of
@@ -26,6 +26,7 @@ SLOW = -1  # a passing status: fastavro must resolve this record
 
 _NULL_VALUE, _BAD_HEADER = int(Reason.NULL_VALUE), int(Reason.BAD_HEADER)
 _UNKNOWN_SCHEMA, _MALFORMED = int(Reason.UNKNOWN_SCHEMA), int(Reason.MALFORMED)
+_UNREADABLE = int(Reason.UNREADABLE)
 _NOWHERE = np.int64(-1)
 
 
@@ -67,12 +68,21 @@ def unknown_ids(columns: Columns, program: Program) -> set[int]:
     return set(np.unique(found[:count]).tolist())
 
 
-def decode(topic: Topic, columns: Columns, program: Program, *, partition: int, partitions: int) -> Batch:
+def decode(
+    topic: Topic,
+    columns: Columns,
+    program: Program,
+    *,
+    partition: int,
+    partitions: int,
+    on_slow: Callable[[int], None] = lambda records: None,
+) -> Batch:
     """Decode and check all records of one topic-partition; see contracts.reasons for the statuses.
 
     All arrays of the batch are contiguous and writable; columns' arrays that are not are copied. The batch's `buf` is
     that of the columns, or a longer copy of it when texts had to be added (enum symbols, or records that fastavro
-    resolved); `value_pos` and `value_len` always show the original record.
+    resolved); `value_pos` and `value_len` always show the original record. on_slow: told how many records fastavro
+    resolved.
     """
     if program.topic is not topic:
         raise AssertionError(f"a program for {program.topic.word} cannot read {topic.word}")
@@ -86,6 +96,7 @@ def decode(topic: Topic, columns: Columns, program: Program, *, partition: int, 
     fields, status, misrouted = _read(buf, columns.value_pos, columns.value_len, program, symbol_base, here)
     slow = np.flatnonzero(status == SLOW)
     if len(slow):
+        on_slow(len(slow))
         plain = [_resolved_at(columns, program, row) for row in slow.tolist()]
         added = columns_of(plain, slow, slow)
         at = added.value_pos + len(buf)
@@ -188,7 +199,9 @@ def _decode(
         pos, length = value_pos[i], value_len[i]
         schema_id = _schema_id(buf, pos, length)
         if schema_id < 0:
-            status[i] = _NULL_VALUE if length < 0 else _BAD_HEADER
+            status[i] = _BAD_HEADER
+            if length < 0:
+                status[i] = _UNREADABLE if length == UNREADABLE else _NULL_VALUE
             continue
         if schema_id != last:
             last, index = schema_id, _index_of(ids, schema_id)

@@ -15,7 +15,7 @@ def faust_settings(
     broker: str,
     *,
     instance: str | None = None,
-    session_seconds: float = 10.0,
+    session_seconds: float = 6.0,
     partition_fetch_bytes: int = 1 << 20,
 ) -> dict[str, Any]:
     """Keyword arguments for faust.App.
@@ -41,11 +41,14 @@ def faust_settings(
         "stream_buffer_maxsize": 64,
         # aiokafka leaves the group when nothing was polled for so long, and Faust never makes it return.
         "broker_max_poll_interval": 1e9,
-        # The least takeover time that does not take a busy machine for a dead one.
+        # The least that brokers take. A busy machine that is taken for a dead one costs a rebalance and harms nothing.
         "broker_session_timeout": session_seconds,
-        "broker_heartbeat_interval": session_seconds / 3,
-        # How long the others wait in a rebalance for a worker in the middle of a step.
+        # Also how soon the others hear of a rebalance, and so how long partitions stand still that change hands.
+        "broker_heartbeat_interval": session_seconds / 12,
+        # How long the others wait in a rebalance for a worker that does not answer.
         "broker_rebalance_timeout": max(session_seconds, 10.0),
+        # Partitions that somebody adds while we run are noticed, and refused, within this time.
+        "consumer_metadata_max_age_ms": 60_000,
         # Counts fetches of the input topics, and records of others.
         "broker_max_poll_records": 20_000,
         # Bytes of a fetch of one topic-partition; small ones are slow, as the next fetch waits until all are drained.

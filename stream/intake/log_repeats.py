@@ -5,8 +5,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-# Loggers that repeat themselves while a broker is away.
-CHATTY = ("aiokafka", "aiokafka.cluster", "aiokafka.consumer.fetcher", "aiokafka.consumer.group_coordinator")
+# Loggers that repeat themselves while a broker is away, or a producer writes batches that cannot be unpacked.
+CHATTY = (
+    "aiokafka", "aiokafka.cluster", "aiokafka.consumer.fetcher", "aiokafka.consumer.group_coordinator",
+    "stream.intake.record_sets",
+)  # fmt: skip
 
 
 class OncePer(logging.Filter):

@@ -5,6 +5,7 @@ body that may be compressed. https://kafka.apache.org/documentation/#recordbatch
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,14 +13,16 @@ import numpy as np
 from aiokafka.structs import TopicPartition
 from numba import njit
 
-from stream.engine.batch import I64, SPARE_BYTES, U8, Columns
+from stream.engine.batch import I64, SPARE_BYTES, U8, UNREADABLE, Columns
 from stream.engine.primitives import varint
 from stream.errors import LiftstreamError
 from stream.intake.compression import MAX_BATCH_BYTES, Unpacker
 
+log = logging.getLogger(__name__)
+
 # The columns of a batch table, int64: where the batch begins and its body lies in the buffer, then its header.
-HEAD, BODY, END, BASE, LAST, ATTRIBUTES, FIRST_MS, MAX_MS, PRODUCER, COUNT, CRC, WANTED = range(12)
-BATCH_COLUMNS = 12
+HEAD, BODY, END, BASE, LAST, ATTRIBUTES, FIRST_MS, MAX_MS, PRODUCER, COUNT, CRC, WANTED, LOST = range(13)
+BATCH_COLUMNS = 13
 HEADER_BYTES = 61
 CRC_FROM = 21  # bytes into the batch; the CRC covers all that follows
 
@@ -31,7 +34,7 @@ _MIN_RECORD_BYTES = 7
 
 
 class UnreadableRecords(LiftstreamError):
-    """A record set is damaged or of a format from before Kafka 0.11."""
+    """A record set is damaged or of a format from before Kafka 0.11; brokers let no producer write such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,12 @@ def batches_of(buf: memoryview) -> tuple[I64, int, int]:
 
 
 def columns(chunks: Sequence[Chunk], *, max_batch_bytes: int = MAX_BATCH_BYTES) -> Columns:
-    """The records of chunks of one partition, in order. Raises UnreadableRecords, also for an oversized batch."""
+    """The records of chunks of one partition, in order.
+
+    Those of a batch that cannot be unpacked, or to no more than `max_batch_bytes`, have a value_len of UNREADABLE: a
+    producer can write such a batch, and must not stop anybody with it. Raises UnreadableRecords for one that claims
+    more records than could be in it.
+    """
     unpacker = Unpacker(max_batch_bytes)
     bodies: list[memoryview | bytes] = []
     tables = [np.empty((0, BATCH_COLUMNS), np.int64)]
@@ -71,8 +79,6 @@ def columns(chunks: Sequence[Chunk], *, max_batch_bytes: int = MAX_BATCH_BYTES) 
     buf: U8 = np.frombuffer(bytearray().join([*bodies, bytes(SPARE_BYTES)]), np.uint8)
     out = np.empty((6, sum(chunk.rows for chunk in chunks)), np.int64)
     rows = _parse(_read_only(buf), np.concatenate(tables), out)
-    if rows < 0:
-        raise _unreadable(chunks, -rows - 1, "damaged: a record does not fit into it")
     offset, record_at_ms, key_pos, key_len, value_pos, value_len = out[:, :rows]
     return Columns(buf, offset, record_at_ms, key_pos, key_len, value_pos, value_len)
 
@@ -103,28 +109,24 @@ def _gather(chunk: Chunk, table: I64, bodies: list[memoryview | bytes], at: int,
         table[:, [BODY, END]] += at - start
         return at + end - start
     for i, (start, end, attributes, count) in enumerate(table[:, [BODY, END, ATTRIBUTES, COUNT]].tolist()):
+        if count * _MIN_RECORD_BYTES > MAX_BATCH_BYTES:  # the count decides how much memory the columns take
+            raise unreadable(
+                chunk.tp, int(table[i, BASE]), "damaged: its header says more records than it can hold"
+            )
         body: memoryview | bytes = chunk.buf[start:end]
         if codec := attributes & COMPRESSED:
             try:
                 body = unpacker.unpack(codec, chunk.buf[start:end])
             except ValueError as error:
-                raise _unreadable([chunk], i, str(error)) from error
-        if count * _MIN_RECORD_BYTES > len(body):  # the count decides how much memory the columns take
-            raise _unreadable([chunk], i, "damaged: it holds fewer records than its header says")
+                log.warning("%s, partition %d: the record batch at offset %d is %s: its records are rejected.",
+                            chunk.tp.topic, chunk.tp.partition, table[i, BASE], error)  # fmt: skip
+                table[i, LOST] = 1
+                body = b""
         bodies.append(body)
         table[i, BODY] = at
         at += len(body)
         table[i, END] = at
     return at
-
-
-def _unreadable(chunks: Sequence[Chunk], batch: int, why: str) -> UnreadableRecords:
-    for chunk in chunks:
-        if batch < len(chunk.batches):
-            offset = int(chunk.batches[batch, BASE])
-            return unreadable(chunk.tp, offset, why)
-        batch -= len(chunk.batches)
-    raise IndexError(batch)
 
 
 def unreadable(tp: TopicPartition, offset: int, why: str) -> UnreadableRecords:
@@ -190,6 +192,7 @@ def _walk(buf, table):
         batch[COUNT] = count
         batch[CRC] = _be32(buf, at + 17)
         batch[WANTED] = -1
+        batch[LOST] = 0
         row += 1
         at = end
     return row, at, WHOLE
@@ -197,48 +200,70 @@ def _walk(buf, table):
 
 @njit(cache=True, nogil=True)
 def _parse(buf, table, out):
-    """Records of every batch in `table` into the columns `out`: rows, or -(batch + 1) where that one is malformed.
+    """Records of every batch in `table` into the columns `out`, from its WANTED offset on; returns how many."""
+    row = np.int64(0)
+    for b in range(len(table)):
+        following = _parse_batch(buf, table[b], out, row) if table[b, LOST] == 0 else np.int64(-1)
+        row = following if following >= 0 else _give_up_batch(table[b], out, row)
+    return row
+
+
+@njit
+def _parse_batch(buf, batch, out, row):
+    """The place after the last record of a batch, or -1 where one is malformed.
 
     A record: length, attributes (one byte), time delta, offset delta, key, value, headers; all numbers zig-zag varints.
-    Only records from the batch's WANTED offset on are kept.
     """
-    row = 0
-    for b in range(len(table)):
-        at = table[b, BODY]
-        end = table[b, END]
-        append_time = table[b, ATTRIBUTES] & APPEND_TIME
-        for _ in range(table[b, COUNT]):
-            length, at = varint(buf, at, end)
-            if at < 0 or length < 6 or length > end - at:
-                return -(b + 1)
-            stop = at + length
-            delta_ms, at = varint(buf, at + 1, stop)
-            if at < 0:
-                return -(b + 1)
-            delta, at = varint(buf, at, stop)
-            if at < 0:
-                return -(b + 1)
-            key_len, key = varint(buf, at, stop)
-            if key < 0 or key_len > stop - key:
-                return -(b + 1)
-            value_len, value = varint(buf, key + max(key_len, 0), stop)
-            if value < 0 or value_len > stop - value:
-                return -(b + 1)
-            if _after_headers(buf, value + max(value_len, 0), stop) != stop:
-                return -(b + 1)
-            at = stop
-            offset = table[b, BASE] + delta
-            if offset >= table[b, WANTED]:
-                out[0, row] = offset
-                out[1, row] = table[b, MAX_MS] if append_time else table[b, FIRST_MS] + delta_ms
-                out[2, row] = key
-                out[3, row] = max(key_len, -1)
-                out[4, row] = value
-                out[5, row] = max(value_len, -1)
-                row += 1
-        if at != end:
-            return -(b + 1)
-    return row
+    malformed = np.int64(-1)
+    at = batch[BODY]
+    end = batch[END]
+    append_time = batch[ATTRIBUTES] & APPEND_TIME
+    for _ in range(batch[COUNT]):
+        length, at = varint(buf, at, end)
+        if at < 0 or length < 6 or length > end - at:
+            return malformed
+        stop = at + length
+        delta_ms, at = varint(buf, at + 1, stop)
+        if at < 0:
+            return malformed
+        delta, at = varint(buf, at, stop)
+        if at < 0:
+            return malformed
+        key_len, key = varint(buf, at, stop)
+        if key < 0 or key_len > stop - key:
+            return malformed
+        value_len, value = varint(buf, key + max(key_len, 0), stop)
+        if value < 0 or value_len > stop - value:
+            return malformed
+        if _after_headers(buf, value + max(value_len, 0), stop) != stop:
+            return malformed
+        at = stop
+        offset = batch[BASE] + delta
+        if offset >= batch[WANTED]:
+            out[0, row] = offset
+            out[1, row] = batch[MAX_MS] if append_time else batch[FIRST_MS] + delta_ms
+            out[2, row] = key
+            out[3, row] = max(key_len, -1)
+            out[4, row] = value
+            out[5, row] = max(value_len, -1)
+            row += 1
+    return np.int64(row) if at == end else malformed
+
+
+@njit
+def _give_up_batch(batch, out, row):
+    """As many records as the header promises, the last one at the last offset, without key and value."""
+    for k in range(batch[COUNT]):
+        offset = batch[BASE] + (k if k + 1 < batch[COUNT] else batch[LAST])
+        if offset >= batch[WANTED]:
+            out[0, row] = offset
+            out[1, row] = batch[MAX_MS] if batch[ATTRIBUTES] & APPEND_TIME else batch[FIRST_MS]
+            out[2, row] = 0
+            out[3, row] = -1
+            out[4, row] = 0
+            out[5, row] = UNREADABLE
+            row += 1
+    return np.int64(row)
 
 
 @njit(inline="always")

@@ -7,11 +7,12 @@ here are listed in PRIVATE_NAMES, and pinned by a test.
 """
 
 import asyncio
+import time
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
@@ -27,7 +28,10 @@ PRIVATE_NAMES = {
     "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread": (
         "_create_worker_consumer", "_fetch_records", "_ensure_consumer",
     ),
-    "aiokafka.consumer.consumer:AIOKafkaConsumer": ("_isolation_level", "_subscription"),
+    "aiokafka.consumer.consumer:AIOKafkaConsumer": (
+        "_isolation_level", "_fetch_max_wait_ms", "_subscription", "_coordinator",
+    ),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator": ("_group_instance_id",),
     "aiokafka.consumer.subscription_state:TopicPartitionState": ("position",),
 }  # fmt: skip
 # `Consumer._read_offset` and `Consumer._thread` of Faust are set in __init__; the integration test covers them.
@@ -35,6 +39,9 @@ PRIVATE_NAMES = {
 _IDLE_SECONDS = 0.05  # pause when no topic-partition is wanted
 _POLL_SECONDS = 0.25  # at most, so that a change of what is wanted is soon seen
 _COMMIT_SECONDS = 5.0
+_ENDS_SECONDS = 5.0
+RECENT_MS = 10_000  # an idle topic-partition is asked about twice a second
+_FETCH_WAIT_MS = 250  # of an empty fetch at the broker; what is asked meanwhile waits for it
 
 
 class Intake(Protocol):
@@ -42,6 +49,7 @@ class Intake(Protocol):
 
     input_topics: frozenset[str]
     plain_fetch: bool  # read record by record through aiokafka, several times slower
+    stays_in_group: bool  # after a clean stop, for a session's time
 
     def wanted(self, tps: Set[TP]) -> Set[TP]:
         """Those of the assigned input topic-partitions that data is taken for now: flow control. Must be quick."""
@@ -64,7 +72,8 @@ class Fetched:
         left-over from before the seek; a missing seq was dropped on the way, so seek again.
     rows: how many records it holds, at most; 0 where the log only has gaps, control records or aborted transactions.
     next_offset: where the next one begins; items of an epoch join without gaps.
-    end_offset: the end of the topic-partition as last heard; `next_offset >= end_offset` is caught up.
+    end_offset: the end of the topic-partition as heard lately, None if it was not; `next_offset >= end_offset` is
+        caught up.
     """
 
     tp: TP
@@ -72,7 +81,7 @@ class Fetched:
     seq: int
     rows: int
     next_offset: int
-    end_offset: int
+    end_offset: int | None
     records: tuple[Chunk, ...] | tuple[ConsumerRecord, ...]
 
     def columns(self) -> Columns:
@@ -108,14 +117,24 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"  # an aborted transaction never happened
+        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS
         return consumer
 
+    async def on_thread_stop(self) -> None:
+        """Leave the group, so that others take over at once; aiokafka never does so with an instance name."""
+        intake: Intake = self.app.intake
+        if self._consumer is not None and not intake.stays_in_group:
+            self._consumer._coordinator._group_instance_id = None
+        await super().on_thread_stop()
+
     def highwater(self, tp: TP) -> int | None:
-        """Where a topic-partition ends for us, as of the last fetch: the last stable offset; None before a fetch."""
-        consumer = self._ensure_consumer()
-        stable = consumer.last_stable_offset(TopicPartition(*tp))
-        end: int | None = consumer.highwater(TopicPartition(*tp)) if stable in (None, -1) else stable
-        return end
+        """Where a topic-partition ends for us, if that was heard lately and it is still assigned; see `recent_end`."""
+        try:
+            return recent_end(self._ensure_consumer(), TopicPartition(*tp), time.time() * 1000)
+        except (
+            AssertionError
+        ):  # aiokafka's answer when it is not; that changes at any time in the consumer's thread
+            return None
 
     async def _fetch_records(
         self,
@@ -139,14 +158,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         position: int = stamp.state.position
         if not records and position <= stamp.next_offset:
             return {}
-        end = self.highwater(tp)
         fetched = Fetched(
             tp,
             epoch=stamp.epoch,
             seq=stamp.seq,
             rows=sum(r.rows if isinstance(r, Chunk) else 1 for r in records),
             next_offset=position,
-            end_offset=position if end is None else end,
+            end_offset=self.highwater(tp),
             records=tuple(records),
         )
         stamp.seq += 1
@@ -167,6 +185,17 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             epochs[tp] = self._stamps[tp].epoch + 1 if tp in self._stamps else 1
             self._stamps[tp] = _Stamp(state, epochs[tp], seq=0, next_offset=offset)
         return epochs
+
+    async def end_offsets(self, tps: Set[TP]) -> dict[TP, int]:
+        """Ask the broker where topic-partitions end; KafkaError or TimeoutError when it does not answer."""
+        return dict(await self.call_thread(self._end_offsets, tps))
+
+    async def _end_offsets(self, tps: Set[TP]) -> dict[TP, int]:
+        consumer = self._ensure_consumer()
+        ends = await asyncio.wait_for(
+            consumer.end_offsets([TopicPartition(*tp) for tp in tps]), _ENDS_SECONDS
+        )
+        return {TP(*tp): offset for tp, offset in ends.items()}
 
     async def commit_advisory(self, offsets: Mapping[TP, int]) -> bool:
         """Commit what is still assigned, for lag monitors; whether it worked. Nothing depends on it."""
@@ -212,9 +241,19 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._forget_read_offsets(positions)
         return epochs
 
+    async def end_offsets(self, tps: Set[TP]) -> dict[TP, int]:
+        """Ask the broker where topic-partitions end; KafkaError or TimeoutError when it does not answer."""
+        ends: dict[TP, int] = await self._thread.end_offsets(tps)
+        return ends
+
     async def commit_advisory(self, offsets: Mapping[TP, int]) -> bool:
         """Commit what is still assigned, for lag monitors; whether it worked. Nothing depends on it."""
         return bool(await self._thread.commit_advisory(offsets))
+
+    def partitions_of(self, topic: str) -> int | None:
+        """How many partitions a topic has, as last heard; None when nothing is known."""
+        found = self._thread._ensure_consumer().partitions_for_topic(topic)
+        return len(found) if found else None
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Faust's alarm about topic-partitions that are not read: a pause is normal here."""
@@ -237,6 +276,11 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             return {}
         try:
             found: dict[TP, list[Any]] = await super()._getmany(tps, min(timeout, _POLL_SECONDS))
+        except (
+            NoOffsetForPartitionError
+        ):  # a fetch that was waiting when the group rebalanced; the seek is to come
+            await asyncio.sleep(_IDLE_SECONDS)
+            return {}
         except (KafkaError, LiftstreamError) as error:
             self._intake.fetch_failed(_sentence(error))
             await asyncio.sleep(1)
@@ -267,6 +311,20 @@ class Transport(driver.Transport):  # type: ignore[misc]
     """Entry point `liftstream` of the group `faust.transports`."""
 
     Consumer = Consumer
+
+
+def recent_end(consumer: Any, tp: TopicPartition, now_ms: float) -> int | None:
+    """The last stable offset as of the last fetch; None when there was no fetch lately.
+
+    What was the end before an outage may be days from it by now, and whoever takes a topic-partition for caught up
+    lets the clock run ahead of the records that are still to be read.
+    """
+    heard_ms = consumer.last_poll_timestamp(tp)
+    if heard_ms is None or abs(now_ms - heard_ms) > RECENT_MS:
+        return None
+    stable = consumer.last_stable_offset(tp)
+    end: int | None = consumer.highwater(tp) if stable in (None, -1) else stable
+    return end
 
 
 def _state_of(consumer: Any, tp: TP) -> Any:

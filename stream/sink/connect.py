@@ -4,10 +4,11 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import clickhouse_connect
@@ -25,6 +26,7 @@ _RETRY_SECONDS = 0.5
 _HOW_TO_WRITE = "write http(s)://user:password@host:port/database or chdb:///path"
 
 Open = Callable[[], Client]
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -51,6 +53,21 @@ class Connection:
         if self.is_embedded:  # a forgotten handle would keep the engine, and so the directory, open
             self._clients.append(client)
         return client
+
+    def ask(self, what: Callable[[Client], T]) -> T:
+        """Do something with a client of its own.
+
+        Raises Unavailable when ClickHouse stops answering meanwhile, ConfigurationError when it refuses.
+        """
+        try:
+            with closing(self.client()) as client:
+                return what(client)
+        except OperationalError as error:
+            raise Unavailable(
+                f"ClickHouse at {self.where} stopped answering: check that it runs and try again."
+            ) from error
+        except DatabaseError as error:
+            raise ConfigurationError(f"ClickHouse at {self.where} refuses: {brief(error)}") from error
 
     def read_only_client(self) -> Client:
         """A new client that cannot change anything."""
@@ -196,9 +213,10 @@ def ensure_database(client: Client, database: str, create: bool, where: str) -> 
         raise
 
 
-def brief(error: ClickHouseError) -> str:
+def brief(error: Exception) -> str:
     """The first line of what ClickHouse said, without the driver's preamble and the version."""
-    text = str(error).rsplit("DB::Exception: ", 1)[-1].splitlines()[0]
+    said = str(error).strip() or type(error).__name__
+    text = said.rsplit("DB::Exception: ", 1)[-1].splitlines()[0]
     return re.split(r"[:.]? [Ii]n scope |\. \([A-Z_]+\)| \(version | \(for url ", text)[0].strip()
 
 

@@ -46,6 +46,11 @@ class Batch:
     newest: dict[int, Emission] = field(default_factory=dict)
     origins: dict[int, Origins] = field(default_factory=dict)
 
+    @property
+    def is_worth_writing(self) -> bool:
+        """Rows, or a step to acknowledge."""
+        return bool(self.newest) or self.outbox.rows > 0
+
     def extend(self, later: "Batch") -> None:
         """Take over what came after this batch."""
         self.outbox.extend(later.outbox)

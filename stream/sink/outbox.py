@@ -11,26 +11,29 @@ class Outbox:
 
     def __init__(self) -> None:
         self._blocks: dict[str, list[pa.Table]] = {}
-
-    @property
-    def rows(self) -> int:
-        """How many wait, superseded ones included until `newest` is called."""
-        return sum(block.num_rows for blocks in self._blocks.values() for block in blocks)
+        self.rows = 0  # superseded ones included until `newest` is called
+        self.nbytes = 0  # of these rows
 
     def add(self, table: str, rows: pa.Table) -> None:
         """Queue rows; empty ones are forgotten."""
         if rows.num_rows:
             self._blocks.setdefault(table, []).append(rows)
+            self.rows += rows.num_rows
+            self.nbytes += rows.nbytes
 
     def extend(self, later: "Outbox") -> None:
         """Queue all of another outbox."""
         for table, blocks in later._blocks.items():
             self._blocks.setdefault(table, []).extend(blocks)
+        self.rows += later.rows
+        self.nbytes += later.nbytes
 
     def newest(self) -> dict[str, pa.Table]:
         """Each row once, in its newest version; the others are dropped."""
         tables = {table: newest(table, blocks) for table, blocks in self._blocks.items()}
         self._blocks = {table: [rows] for table, rows in tables.items()}
+        self.rows = sum(rows.num_rows for rows in tables.values())
+        self.nbytes = sum(rows.nbytes for rows in tables.values())
         return tables
 
 

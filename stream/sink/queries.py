@@ -98,6 +98,11 @@ def status(db: Database) -> list[dict[str, Any]]:
     return db.query("SELECT * FROM pipeline_status ORDER BY partition").dicts()
 
 
+def workers(db: Database) -> list[dict[str, Any]]:
+    """What each worker last said of itself in the last day."""
+    return db.query("SELECT * FROM workers ORDER BY heard_at DESC, worker").dicts()
+
+
 def sql(db: Database, text: str) -> Answer:
     """The answer to one read-only statement."""
     return db.question(text)

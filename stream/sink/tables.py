@@ -24,10 +24,13 @@ INT128 = pa.binary(16)  # ClickHouse reads 16 fixed bytes, little-endian, as its
 TIME = pa.timestamp("ms", "UTC")
 _TIMES = {
     "pane_start_ms", "hour_ms", "record_at_ms", "as_of_ms", "watermark_ms", "horizon_ms", "last_step_at_ms",
-    "written_at_ms", "data_as_of_ms",
+    "written_at_ms", "data_as_of_ms", "heard_at_ms", "assignments_at_ms", "impressions_at_ms", "interactions_at_ms",
 }  # fmt: skip
 _NARROW = {"pane_seconds": pa.uint32(), "window_seconds": pa.uint32(), "last_step": pa.uint64()}
-_TEXTS = {"experiment", "arm", "dimension", "value", "topic", "reason", "field", "rule", "since", "metric"}
+_TEXTS = {
+    "experiment", "arm", "dimension", "value", "topic", "reason", "field", "rule", "worker", "reasons", "warnings",
+    "since", "metric",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,19 @@ STATUS = (
      "last_step_at_ms", "written_at_ms", "data_as_of_ms"),
 )  # fmt: skip
 
+WORKERS = (
+    ("worker",),
+    (
+        "heard_at_ms",
+        "is_ready",
+        "reasons",
+        "warnings",
+        "assignments_at_ms",
+        "impressions_at_ms",
+        "interactions_at_ms",
+    ),
+)
+
 # By the engine's name of the table.
 SHAPES: dict[str, Shape] = {
     "panes": Shape("panes", *PANES),
@@ -94,6 +110,7 @@ SHAPES: dict[str, Shape] = {
     "dead_letters": Shape("dead_letter_rows", *DEAD_LETTERS),
     "rolling": Shape("rolling", *ROLLING),
     "status": Shape("partition_status", *STATUS),
+    "workers": Shape("worker_status", *WORKERS),
 }
 
 
@@ -145,7 +162,7 @@ def _type(column: str) -> pa.DataType:
     if column in _TEXTS:
         return pa.string()
     if column == "payload":
-        return pa.binary()
+        return pa.large_binary()  # a few thousand large payloads are more than 2 GiB
     if column in WIDE:
         return INT128
     return _NARROW.get(column, pa.int64())

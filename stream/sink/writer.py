@@ -8,18 +8,17 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 import pyarrow as pa
-from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
+from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from stream.engine.batch import I64
 from stream.errors import LiftstreamError
+from stream.sink.connect import brief
 from stream.sink.emission import Batch, Emission
+from stream.sink.refusals import advice
 from stream.sink.tables import SHAPES
 
 log = logging.getLogger(__name__)
 
-# ClickHouse's error codes for "not now"; everything else it answers means that we sent something wrong.
-_NOT_NOW = {
-    159, 198, 202, 203, 209, 210, 225, 236, 241, 242, 243, 252, 279, 285, 286, 319, 394, 425, 439, 735, 745, 999,
-}  # fmt: skip
 _ONE_INSERT_EACH = {"async_insert": 0}  # acknowledged means written
 _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 0.1, 10.0
 
@@ -53,18 +52,27 @@ class Writer:
         client_factory: Callable[[], Inserter],
         *,
         max_rows: int = 1_000_000,
+        max_bytes: int = 256 << 20,
         interval_seconds: float = 0.5,
         now: Callable[[], float] = time.time,
+        on_latency: Callable[[I64, float], None] = lambda latencies_ms, weight: None,
     ) -> None:
-        """max_rows: more waiting rows make it `is_full`. interval_seconds: between the starts of two flushes."""
+        """max_rows, max_bytes: more that waits makes it `is_full`.
+
+        interval_seconds: between the starts of two flushes. on_latency: told, after each flush, how long records took
+        from Kafka to here; each value stands for `weight` records.
+        """
         self._client_factory = client_factory
         self._max_rows = max_rows
+        self._max_bytes = max_bytes
         self._interval_seconds = interval_seconds
         self._now = now
+        self._on_latency = on_latency
+        self._oldest: float | None = None  # epoch seconds: since when something has been waiting
         self._client: Inserter | None = None
         self._generations: set[int] = set()  # known to ClickHouse
         self._waiting = Batch()
-        self._in_flight_rows = 0
+        self._in_flight_rows = self._in_flight_bytes = 0
         self._is_writing = False
         self._acked: dict[int, int] = {}
         self._changed = threading.Condition()
@@ -72,6 +80,7 @@ class Writer:
         self._give_up_at = float("inf")
         self.error: Exception | None = None
         self.unavailable_since: float | None = None  # epoch seconds
+        self.trouble: str | None = None  # what ClickHouse said last, while it is unavailable
         self.rows_written = 0
         self._thread = threading.Thread(target=self._run, name="clickhouse-writer", daemon=True)
         self._thread.start()
@@ -85,9 +94,21 @@ class Writer:
             return self._waiting.outbox.rows + self._in_flight_rows
 
     @property
+    def waiting_bytes(self) -> int:
+        """Bytes of these rows."""
+        with self._changed:
+            return self._waiting.outbox.nbytes + self._in_flight_bytes
+
+    @property
+    def waiting_seconds(self) -> float:
+        """For how long something has been waiting without a break; 0 when nothing is."""
+        oldest = self._oldest
+        return 0.0 if oldest is None else max(0.0, self._now() - oldest)
+
+    @property
     def is_full(self) -> bool:
         """Whether no more should be put now; what is put nevertheless is kept."""
-        return self.waiting_rows > self._max_rows
+        return self.waiting_rows > self._max_rows or self.waiting_bytes > self._max_bytes
 
     def put(self, emission: Emission) -> None:
         """Take a step's outputs; the steps of a partition come in order. Arrays must not change afterwards."""
@@ -105,7 +126,7 @@ class Writer:
             for name, rows in tables.items():
                 self._waiting.outbox.add(name, rows)
             self._waiting.note(emission, emission.origins)
-            self._changed.notify_all()
+            self._note_arrival()
 
     def put_rows(
         self, table: str, columns: Mapping[str, Any], *, generation: int, version: Any, partition: int = 0
@@ -115,7 +136,12 @@ class Writer:
         with self._changed:
             self._refuse_when_stopped()
             self._waiting.outbox.add(table, rows)
-            self._changed.notify_all()
+            self._note_arrival()
+
+    def _note_arrival(self) -> None:
+        if self._oldest is None:
+            self._oldest = self._now()
+        self._changed.notify_all()
 
     def acked(self, partition: int) -> int:
         """The step up to which all that was put is in ClickHouse; -1 when none is."""
@@ -141,10 +167,12 @@ class Writer:
 
     def _refuse_when_stopped(self) -> None:
         if self.error is not None:
+            if isinstance(self.error, WriterStopped):
+                raise self.error
             raise WriterStopped(f"Writing to ClickHouse stopped: {self.error}") from self.error
 
     def _has_work(self) -> bool:
-        return self._is_writing or bool(self._waiting.newest) or self._waiting.outbox.rows > 0
+        return self._is_writing or self._waiting.is_worth_writing
 
     # Writing, all in the thread
 
@@ -156,8 +184,10 @@ class Writer:
                 try:
                     self._write(batch)
                 except (ClickHouseError, OSError) as error:
-                    if not is_unavailable(error):
-                        raise
+                    if what_to_do := advice(error):
+                        raise WriterStopped(
+                            f"ClickHouse refuses what is written ({brief(error)}): {what_to_do}."
+                        ) from error
                     self._put_back(batch, error)
                     self._pause(delay)
                     delay = min(2 * delay, _LONGEST_DELAY_SECONDS)
@@ -185,14 +215,19 @@ class Writer:
             if not self._has_work() or time.monotonic() > self._give_up_at:
                 return None
             batch, self._waiting = self._waiting, Batch()
-            self._in_flight_rows, self._is_writing = batch.outbox.rows, True
+            self._note_in_flight(batch)
             return batch
+
+    def _note_in_flight(self, batch: Batch | None) -> None:
+        self._is_writing = batch is not None
+        self._in_flight_rows = batch.outbox.rows if batch else 0
+        self._in_flight_bytes = batch.outbox.nbytes if batch else 0
 
     def _write(self, batch: Batch) -> None:
         """The rows first and the status last, so that a status never promises rows that are not there."""
         tables = batch.outbox.newest()
         with self._changed:
-            self._in_flight_rows = batch.outbox.rows
+            self._note_in_flight(batch)
         if self._client is None:
             self._client = self._client_factory()
         for generation in {emission.generation for emission in batch.newest.values()} - self._generations:
@@ -214,12 +249,18 @@ class Writer:
         self._generations.add(generation)
 
     def _acknowledge(self, batch: Batch) -> None:
+        for origins in batch.origins.values():
+            if points := len(origins.record_at_ms):
+                ages_ms = int(self._now() * 1000) - origins.record_at_ms
+                self._on_latency(ages_ms, origins.count / points)
         with self._changed:
+            self._oldest = self._now() if self._waiting.is_worth_writing else None
             self.rows_written += self._in_flight_rows
-            self._in_flight_rows, self._is_writing = 0, False
+            self._note_in_flight(None)
             for partition, emission in batch.newest.items():
                 self._acked[partition] = max(emission.outputs.step, self._acked.get(partition, -1))
             since, self.unavailable_since = self.unavailable_since, None
+            self.trouble = None
             self._changed.notify_all()
         if since is not None:
             log.warning("ClickHouse answers again after %.0f s.", self._now() - since)
@@ -229,7 +270,8 @@ class Writer:
         with self._changed:
             batch.extend(self._waiting)
             self._waiting = batch
-            self._in_flight_rows, self._is_writing = 0, False
+            self._note_in_flight(None)
+            self.trouble = brief(error)
             is_first = self.unavailable_since is None
             if is_first:
                 self.unavailable_since = self._now()
@@ -244,11 +286,3 @@ class Writer:
         if client is not None:
             with suppress(ClickHouseError, OSError):
                 client.close()
-
-
-def is_unavailable(error: Exception) -> bool:
-    """Whether trying again may help: no connection, a busy or restarting server, a proxy's answer, a full disk."""
-    if isinstance(error, OperationalError | OSError):
-        return True
-    code = getattr(error, "code", None)
-    return code in _NOT_NOW or (type(error) is DatabaseError and code is None)

@@ -8,7 +8,7 @@ from faust.types import TP
 from stream.contracts.topics import Topic
 from stream.engine.batch import Batch
 from stream.intake.transport import Fetched
-from tests.durability.fakes import Record, a_batch
+from tests.durability.fakes import FakeReading, Record, a_batch
 
 NAMES = {topic: f"rec.{topic.word}" for topic in Topic}
 
@@ -20,7 +20,7 @@ def a_fetched(
     seq: int = 0,
     records: tuple[Record, ...] = (),
     next_offset: int = 0,
-    end_offset: int = 0,
+    end_offset: int | None = 0,
 ) -> Fetched:
     return Fetched(tp, epoch, seq, len(records), next_offset, end_offset, records)  # type: ignore[arg-type]
 
@@ -34,6 +34,8 @@ class MemoryConsumer:
     positions: dict[TP, int] = field(default_factory=dict)
     stamps: dict[TP, list[int]] = field(default_factory=dict)
     committed: dict[TP, int] = field(default_factory=dict)
+    unheard: set[TP] = field(default_factory=set)  # the broker has not told their ends lately
+    counts: dict[str, int] = field(default_factory=dict)
 
     async def earliest_offsets(self, *tps: TP) -> dict[TP, int]:
         return {tp: self.begins.get(tp, 0) for tp in tps}
@@ -49,7 +51,12 @@ class MemoryConsumer:
         return True
 
     def highwater(self, tp: TP) -> int | None:
+        if tp in self.unheard:
+            return None
         return self.log[tp][-1].offset + 1 if self.log[tp] else 0
+
+    def partitions_of(self, topic: str) -> int | None:
+        return self.counts.get(topic)
 
     def fetch(self, tp: TP, limit: int = 10) -> Fetched | None:
         records = [record for record in self.log[tp] if record.offset >= self.positions[tp]][:limit]
@@ -58,13 +65,15 @@ class MemoryConsumer:
         epoch, seq = self.stamps[tp]
         self.stamps[tp][1] += 1
         self.positions[tp] = records[-1].offset + 1
-        end = self.highwater(tp)
-        assert end is not None
         return a_fetched(
-            tp, epoch=epoch, seq=seq, records=tuple(records), next_offset=self.positions[tp], end_offset=end
-        )
+            tp, epoch=epoch, seq=seq, records=tuple(records), next_offset=self.positions[tp],
+            end_offset=self.highwater(tp),
+        )  # fmt: skip
 
 
 class MemoryDecoder:
     def decode(self, topic: Topic, fetched: Fetched) -> Batch:
         return a_batch(topic, fetched.records)  # type: ignore[arg-type]
+
+    def reading(self, topic: Topic) -> FakeReading:
+        return FakeReading(frozenset({1, 2}))

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from stream.app.outlets import Destination, KafkaOutlet, Message, Outlets
 from stream.durability.machine import Executed, State
@@ -22,13 +22,20 @@ class Producer:
 
     sent: list[Message] = field(default_factory=list)
     fails: bool = False
+    most_bytes: int = 1 << 20
+    refuses_at_once: bool = True
 
     async def send(self, message: Message) -> Awaitable[object]:
+        is_large = message.nbytes > self.most_bytes
+        if is_large and self.refuses_at_once:
+            raise MessageSizeTooLargeError
         self.sent.append(message)
         await asyncio.sleep(0)
-        return self._acknowledge()
+        return self._acknowledge(is_large)
 
-    async def _acknowledge(self) -> None:
+    async def _acknowledge(self, is_large: bool) -> None:
+        if is_large:
+            raise MessageSizeTooLargeError
         if self.fails:
             raise KafkaError
 
@@ -122,6 +129,7 @@ def test_a_dead_letter_carries_its_payload_and_where_it_came_from() -> None:
     letter: dict[str, list[object]] = {
         "topic": ["impressions"], "offset": [41], "record_at_ms": [9], "reason": ["malformed"], "field": [""],
         "rule": ["the bytes are not a record of that schema"], "schema_id": [-1], "payload": [b"\xff"],
+        "payload_bytes": [1],
     }  # fmt: skip
     sink.put(3, executed(chunks=(), dead_letters=letter))
     asyncio.run(kafka.flush())
@@ -148,6 +156,45 @@ def test_what_kafka_did_not_take_is_sent_again() -> None:
     asyncio.run(kafka.flush())
     assert kafka.acked(1) == 7
     assert producer.sent[0] == producer.sent[1]
+
+
+def test_a_dead_letter_too_large_for_its_topic_is_sent_without_its_payload() -> None:
+    letter: dict[str, list[object]] = {
+        "topic": ["impressions"], "offset": [41], "record_at_ms": [9], "reason": ["malformed"], "field": [""],
+        "rule": ["r"], "schema_id": [-1], "payload": [b"x" * 100], "payload_bytes": [10**6],
+    }  # fmt: skip
+    for refuses_at_once in (True, False):
+        producer = Producer(most_bytes=50, refuses_at_once=refuses_at_once)
+        sink, kafka = outlets(producer, Rows())
+        sink.put(3, executed(chunks=(), dead_letters=letter))
+        asyncio.run(kafka.flush())
+        assert kafka.acked(3) == 7
+        message = producer.sent[-1]
+        headers = dict(message.headers)
+        assert (message.value, headers["payload_left_out"], headers["payload_bytes"]) == (
+            b"",
+            b"true",
+            b"1000000",
+        )
+
+
+def test_a_partial_is_never_cut() -> None:
+    sink, kafka = outlets(Producer(most_bytes=1), Rows())
+    sink.put(3, executed())
+    with pytest.raises(MessageSizeTooLargeError):
+        asyncio.run(kafka.flush())
+    assert kafka.acked(3) == -1
+
+
+def test_large_messages_fill_the_outbox_by_their_bytes() -> None:
+    sink, kafka = outlets(Producer(), Rows(), max_bytes=1_000)
+    kafka.put(0, 1, [Message("t", b"k", bytes(999))])
+    assert not sink.is_full
+    kafka.put(0, 2, [Message("t", b"k", b"")])
+    assert kafka.waiting_bytes == 1_001
+    assert sink.is_full
+    asyncio.run(kafka.flush())
+    assert (kafka.waiting_bytes, kafka.waiting_messages, sink.is_full) == (0, 0, False)
 
 
 def test_either_one_being_full_makes_the_sink_full() -> None:

@@ -1,19 +1,19 @@
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from faust.types import TP
 
-from stream.app.breaker import Breaker
+from stream.app.breaker import Breaker, Rule
 from stream.app.held import Held
-from stream.app.pages import metrics, stalls, unready
 from stream.app.worker import Worker
 from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
 from stream.durability.partition import Partition, Pause
+from stream.durability.snapshot import Snapshots
 from stream.durability.surroundings import Owner, Surroundings
 from stream.errors import ConfigurationError, DamagedStore, Unavailable
 from tests.app.fakes import NAMES, MemoryConsumer, MemoryDecoder
@@ -23,6 +23,7 @@ from tests.durability.fakes import (
     Database,
     DictStore,
     Doom,
+    FakeReadings,
     HandClock,
     OutboxSink,
     Record,
@@ -60,14 +61,16 @@ class Scene:
     def __post_init__(self) -> None:
         self.consumer = MemoryConsumer(self.log)
         self.sink = OutboxSink(self.database, Doom())
-        around = Surroundings(self.store, CountingMachines(), self.sink, HandClock().clock)
+        around = Surroundings(self.store, CountingMachines(), FakeReadings(), self.sink, HandClock().clock)
         owner = Owner("me", ENGINE_VERSION, Definitions())
         self.worker = Worker(
             NAMES,
             partition_of=lambda number: Partition(number, f"g000001/p{number:05d}", owner, around),
             decoder=MemoryDecoder(),
-            breaker_of=lambda number: Breaker(number, rows=1_000, share=0.5),
+            breaker_of=lambda number: Breaker(number, Rule(1_000, 0.5)),
+            partitions=PARTITIONS,
             memory_limit=1 << 30,
+            stays_in_group=False,
             on_failure=self._count_failure,
         )
 
@@ -140,7 +143,7 @@ def test_a_fetch_that_is_lost_on_the_way_is_fetched_again(lose: int) -> None:
     play(scene())
 
 
-def test_nothing_is_taken_before_the_state_is_loaded_or_after_it_is_revoked() -> None:
+def test_nothing_is_taken_before_the_state_is_loaded_or_after_it_went_to_another_worker() -> None:
     async def scene() -> None:
         s = Scene()
         assert s.worker.wanted(s.tps()) == set()
@@ -148,10 +151,30 @@ def test_nothing_is_taken_before_the_state_is_loaded_or_after_it_is_revoked() ->
         assert s.worker.wanted(s.tps()) == set()
         await s.worker.round(s.consumer)
         assert s.worker.wanted(s.tps()) == s.tps()
-        await s.worker.revoked(s.tps(0))
+        await s.assign(1)
         assert s.worker.wanted(s.tps()) == s.tps(1)
         await s.worker.round(s.consumer)
         assert s.worker.wanted(s.tps()) == s.tps(1)
+
+    play(scene())
+
+
+def test_a_topic_whose_end_was_not_heard_lately_is_not_caught_up() -> None:
+    async def scene() -> None:
+        s = Scene()
+        await s.assign(0)
+        await s.run()
+        away = TP(NAMES[Topic.INTERACTIONS], 0)
+        s.consumer.unheard = {away}
+        for tp, records in s.log.items():
+            last = records[-1]
+            records.append(Record(last.offset + 1, last.at_ms + 1, "more"))
+            assert tp == away or tp.partition or s.worker.accept(s.consumer.fetch(tp)) is None
+        await s.worker.round(s.consumer)
+        assert s.held[0].pause is Pause.WAITING_FOR_RECORDS
+        s.consumer.unheard = set()
+        await s.run()
+        assert s.held[0].partition.lag == 0
 
     play(scene())
 
@@ -185,6 +208,85 @@ def test_a_partition_that_stays_keeps_its_state_and_one_that_leaves_is_forgotten
     play(scene())
 
 
+def test_a_partition_that_stays_neither_stops_nor_loads_nor_forgets_its_queue() -> None:
+    async def scene() -> None:
+        s = Scene()
+        await s.assign()
+        s.fetch()
+        queued = [held.rows for held in s.held]
+        s.store.is_away = True
+        await s.worker.seek_all(s.consumer, s.tps())
+        assert [held.rows for held in s.held] == queued
+        assert all(held.is_running for held in s.held)
+        s.store.is_away = False
+        await s.run()
+        assert s.counted() == s.expected()
+        assert s.worker.counters.takeovers == PARTITIONS
+
+    play(scene())
+
+
+def test_what_arrives_while_a_rebalance_seeks_is_not_counted_twice() -> None:
+    async def scene() -> None:
+        s = Scene()
+        await s.assign()
+        seek = s.consumer.seek_stamped
+
+        async def seek_slowly(positions: Mapping[TP, int]) -> Mapping[TP, int]:
+            s.fetch(limit=3)
+            return await seek(positions)
+
+        s.consumer.seek_stamped = seek_slowly  # type: ignore[method-assign]
+        await s.worker.seek_all(s.consumer, s.tps())
+        s.consumer.seek_stamped = seek  # type: ignore[method-assign]
+        await s.run()
+        assert s.counted() == s.expected()
+
+    play(scene())
+
+
+def test_the_first_records_after_a_takeover_wake_the_rounds_at_once() -> None:
+    async def scene() -> None:
+        s = Scene()
+        await s.assign()
+        await s.worker.round(s.consumer)
+        s.fetch(limit=1)
+        await asyncio.wait_for(s.worker.wait(60), 5)
+        await s.worker.round(s.consumer)
+        s.fetch(limit=1)
+        waiting = asyncio.create_task(s.worker.wait(60))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        waiting.cancel()
+
+    play(scene())
+
+
+def test_a_worker_that_loses_all_its_partitions_takes_no_further_step() -> None:
+    async def scene() -> None:
+        s = Scene()
+        await s.assign()
+        s.fetch()
+        s.worker.keep_only(set())
+        await s.worker.round(s.consumer)
+        assert s.held == []
+        assert s.worker.counters.steps == 0
+
+    play(scene())
+
+
+def test_partitions_that_were_added_are_refused() -> None:
+    async def scene() -> None:
+        s = Scene()
+        s.consumer.counts = {NAMES[topic]: PARTITIONS for topic in Topic} | {NAMES[Topic.IMPRESSIONS]: 3}
+        await s.assign()
+        assert isinstance(s.worker.failure, ConfigurationError)
+        assert "counts 2 partitions of each input topic, but rec.impressions has 3" in str(s.worker.failure)
+        assert s.worker.wanted(s.tps()) == set()
+
+    play(scene())
+
+
 def test_an_assignment_without_one_of_the_topics_is_refused() -> None:
     async def scene() -> None:
         s = Scene()
@@ -202,10 +304,11 @@ def test_a_state_older_than_the_log_is_refused() -> None:
         s = Scene()
         await s.assign()
         await s.run()
-        s.consumer.begins = dict.fromkeys(s.tps(), 1000)
-        await s.assign()
-        assert isinstance(s.worker.failure, DamagedStore)
-        assert "Kafka has deleted records" in str(s.worker.failure)
+        later = Scene(log=s.log, store=s.store)
+        later.consumer.begins = dict.fromkeys(s.tps(), 1000)
+        await later.assign()
+        assert isinstance(later.worker.failure, DamagedStore)
+        assert "Kafka has deleted records" in str(later.worker.failure)
 
     play(scene())
 
@@ -217,11 +320,11 @@ def test_a_store_that_is_away_is_tried_again_and_said() -> None:
         s.store.is_away = True
         s.fetch()
         await s.worker.round(s.consumer)
-        assert unready(s.worker) == ["The checkpoint store does not answer."]
+        assert s.worker.trouble == "The checkpoint store does not answer."
         s.store.is_away = False
         await s.run()
         assert s.counted() == s.expected()
-        assert unready(s.worker) == []
+        assert s.worker.trouble is None
 
     play(scene())
 
@@ -251,8 +354,8 @@ def test_a_clean_end_leaves_snapshots_of_everything() -> None:
 
         await s.worker.close(flush)
         steps = [held.partition.step for held in s.held]
-        newest = [s.store.names(f"g000001/p{number:05d}/snapshot")[-1][-12:] for number in range(PARTITIONS)]
-        assert list(map(int, newest)) == steps
+        folders = [f"g000001/p{number:05d}" for number in range(PARTITIONS)]
+        assert [Snapshots(s.store, folder).newest_step() for folder in folders] == steps
         again = Scene(log=s.log, store=s.store, database=s.database)
         await again.assign()
         await again.run()
@@ -268,43 +371,6 @@ def test_enough_records_or_a_full_queue_wake_the_rounds_early() -> None:
         await s.assign()
         s.fetch(limit=20_000)
         await asyncio.wait_for(s.worker.wait(60), 5)
-
-    play(scene())
-
-
-def test_a_stalled_partition_is_named_unless_it_has_an_excuse() -> None:
-    async def scene() -> None:
-        s = Scene()
-        await s.assign()
-        s.fetch()
-        held = s.worker.held[0]
-        now = held.stepped_at + 1_000
-        assert stalls(s.worker, now) == [
-            f"partition {n} has taken no step for 1000 s" for n in range(PARTITIONS)
-        ]
-        held.pause = Pause.SINK_IS_FULL
-        assert stalls(s.worker, now) == ["partition 1 has taken no step for 1000 s"]
-        assert unready(s.worker) == ["partition 0 pauses: the sink is full"]
-
-    play(scene())
-
-
-def test_metrics_are_in_the_format_of_prometheus() -> None:
-    async def scene() -> None:
-        s = Scene()
-        await s.assign()
-        await s.run()
-        lines = metrics(s.worker).splitlines()
-        assert f"liftstream_records_total {s.worker.counters.records}" in lines
-        assert 'liftstream_partition_lag_records{partition="1"} 0' in lines
-        assert all(line.startswith("#") or len(line.split(" ")) == 2 for line in lines)
-
-    play(scene())
-
-
-def test_nobody_is_ready_before_the_first_assignment() -> None:
-    async def scene() -> None:
-        assert unready(Scene().worker) == ["no partitions are assigned yet"]
 
     play(scene())
 

@@ -1,14 +1,8 @@
 """`liftstream worker` on a real broker and a real ClickHouse: killed again and again, and exact."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +11,12 @@ from confluent_kafka import Consumer
 from confluent_kafka import Producer as RawProducer
 
 from stream.contracts.topics import Topic
+from stream.durability.snapshot import Snapshots
 from stream.durability.store import open_store
 from stream.local.database import open_database
 from stream.producer import Producer
 from stream.sink.queries import Database, ledger_imbalances
+from tests.app.process import WorkerProcess, ask
 from tests.services.clickhouse import ClickHouseServer
 from tests.services.kafka import KafkaServer
 from tests.services.process import free_port
@@ -29,43 +25,6 @@ USERS = 3_000
 SHOWN = 3
 GARBAGE = 50
 EVENTS = USERS * (1 + SHOWN) + USERS // 5 + USERS // 10
-SECONDS = 240  # a cold machine compiles the kernels first
-
-
-class WorkerProcess:
-    """One worker with settings of its own, as a child process."""
-
-    def __init__(self, folder: Path, **settings: str) -> None:
-        self.log = folder / "worker.log"
-        self._folder = folder
-        self._settings = {f"LIFTSTREAM_{name.upper()}": value for name, value in settings.items()}
-        self.child: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        others = {name: value for name, value in os.environ.items() if not name.startswith("LIFTSTREAM_")}
-        with self.log.open("ab") as log:
-            self.child = subprocess.Popen(
-                [sys.executable, "-m", "stream.cli", "worker"],
-                cwd=self._folder, env=others | self._settings, stdout=log, stderr=log,
-            )  # fmt: skip
-
-    def kill(self) -> None:
-        assert self.child is not None
-        self.child.kill()
-        self.child.wait()
-
-    def stop(self) -> int:
-        assert self.child is not None
-        self.child.send_signal(signal.SIGTERM)
-        return self.child.wait(60)
-
-    def wait_for(self, condition: Callable[[], Any]) -> None:
-        assert self.child is not None
-        deadline = time.monotonic() + SECONDS
-        while not condition():
-            assert self.child.poll() is None, self.log.read_text()[-3_000:]
-            assert time.monotonic() < deadline, self.log.read_text()[-3_000:]
-            time.sleep(0.2)
 
 
 @pytest.fixture
@@ -144,16 +103,6 @@ def produce_garbage(settings: dict[str, str]) -> None:
     assert producer.flush(30) == 0
 
 
-def ask(settings: dict[str, str], page: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{settings['web_port']}/{page}") as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-    except OSError as error:
-        return 0, str(error)
-
-
 def dead_letters(settings: dict[str, str], count: int) -> list[Any]:
     consumer = Consumer(
         {
@@ -174,7 +123,7 @@ def dead_letters(settings: dict[str, str], count: int) -> list[Any]:
 def test_a_worker_that_is_killed_again_and_again_counts_everything_once(
     worker: WorkerProcess, settings: dict[str, str]
 ) -> None:
-    worker.wait_for(lambda: ask(settings, "readyz")[0] == 200)
+    worker.wait_for(lambda: ask(settings["web_port"], "readyz")[0] == 200)
     with open_database(settings["clickhouse_url"]) as db:
         for part in range(3):
             send_events(settings, part * USERS // 3, (part + 1) * USERS // 3)
@@ -196,15 +145,15 @@ def test_a_worker_that_is_killed_again_and_again_counts_everything_once(
     letters = dead_letters(settings, GARBAGE)
     assert {record.value() for record in letters} == {b"\xff\x00garbage"}
     assert dict(letters[0].headers())["reason"] == b"bad_header"
-    worker.wait_for(lambda: ask(settings, "readyz")[0] == 200)
-    status, health = ask(settings, "healthz")
+    worker.wait_for(lambda: ask(settings["web_port"], "readyz")[0] == 200)
+    status, health = ask(settings["web_port"], "healthz")
     assert (status, json.loads(health)) == (200, {"ok": True, "problems": []})
-    assert "liftstream_records_total" in ask(settings, "metrics")[1]
+    assert "liftstream_records_total" in ask(settings["web_port"], "metrics")[1]
     assert worker.stop() == 0
     store = open_store(settings["checkpoints"])
     for folder in ("g000001/p00000", "g000001/p00001"):
         last_step = store.names(f"{folder}/step")[-1].rpartition("/")[2]
-        assert store.names(f"{folder}/snapshot")[-1].endswith(last_step)
+        assert Snapshots(store, folder).newest_step() == int(last_step)
     assert "Traceback" not in worker.log.read_text()
 
 

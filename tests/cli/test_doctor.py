@@ -79,12 +79,12 @@ def test_wrong_settings_end_the_visit(run: Run, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_memory_is_rate_times_horizon_times_bytes() -> None:
-    assert memory_bytes(Load(1, 0, 0), DAY, DAY) == 86_400 * (20 + 2 * 75)
-    assert memory_bytes(Load(0, 1, 0), DAY, DAY) == 86_400 * (20 + 55)
-    assert memory_bytes(Load(0, 0, 10), DAY, DAY) == 1_000
+    assert memory_bytes(Load(1, 0, 0), DAY, DAY) == 86_400 * (24 + 2 * 79)
+    assert memory_bytes(Load(0, 1, 0), DAY, DAY) == 86_400 * (24 + 59)
+    assert memory_bytes(Load(0, 0, 10), DAY, DAY) == 1_040
 
 
 def test_a_load_that_does_not_fit_says_how_many_workers() -> None:
     settings = Settings.load(memory_limit="1GiB")
-    assert "Run 14 workers" in check_memory(settings, Load(1_000, 0, 0)).advice
+    assert "Run 15 workers" in check_memory(settings, Load(1_000, 0, 0)).advice
     assert check_memory(settings, Load(10, 1, 1_000)).is_ok

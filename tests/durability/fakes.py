@@ -3,20 +3,23 @@
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from stream.contracts.definitions import Definitions
+from stream.contracts.reasons import Reason
 from stream.contracts.topics import FIELDS, Topic
-from stream.durability.machine import Arrays, Executed, State
+from stream.durability.machine import Executed, Export, State
 from stream.durability.surroundings import Clock
 from stream.engine.batch import SPARE_BYTES, Batch
 from stream.engine.engine import Step
 from stream.engine.outputs import Chunk, Outputs
+from stream.engine.rows import flat
 
 ENGINE_VERSION = 7
+UNKNOWN = int(Reason.UNKNOWN_SCHEMA)
 
 
 class Crash(Exception):
@@ -103,12 +106,47 @@ class Record:
     def value(self) -> bytes:
         return self.key.encode()
 
+    @property
+    def schema_id(self) -> int:
+        return schema_id_of(self.key)
 
-def a_batch(topic: Topic, records: Sequence[Record]) -> Batch:
+
+@dataclass(frozen=True)
+class FakeReading:
+    """Knows some schema ids."""
+
+    known: frozenset[int] = frozenset({1})
+
+    @property
+    def digest(self) -> str:
+        return "-".join(map(str, sorted(self.known)))
+
+    def to_json(self) -> bytes:
+        return json.dumps(sorted(self.known)).encode()
+
+    def decode_again(self, batch: Batch, partition: int) -> Batch:
+        rows = zip(batch.value_pos, batch.value_len, strict=True)
+        values = [bytes(batch.buf[pos : pos + length]).decode() for pos, length in rows]
+        status = [0 if schema_id_of(value) in self.known else UNKNOWN for value in values]
+        return replace(batch, status=np.array(status, np.int64))
+
+
+class FakeReadings:
+    def from_json(self, topic: Topic, data: bytes) -> FakeReading:
+        return FakeReading(frozenset(json.loads(data)))
+
+
+def schema_id_of(key: str) -> int:
+    """Keys that begin with `new` are written with a schema that not everybody knows."""
+    return 2 if key.startswith("new") else 1
+
+
+def a_batch(topic: Topic, records: Sequence[Record], known: Collection[int] = (1, 2)) -> Batch:
     values = [record.value for record in records]
     value_len = np.array([len(value) for value in values], np.int64)
     fields = np.zeros((len(records), len(FIELDS[topic])), np.int64)
     fields[:, 1] = [record.at_ms for record in records]
+    status = [0 if record.schema_id in known else UNKNOWN for record in records]
     return Batch(
         topic=topic,
         buf=np.frombuffer(b"".join(values) + bytes(SPARE_BYTES), np.uint8),
@@ -117,7 +155,7 @@ def a_batch(topic: Topic, records: Sequence[Record]) -> Batch:
         value_pos=np.cumsum(value_len) - value_len,
         value_len=value_len,
         fields=fields,
-        status=np.zeros(len(records), np.int64),
+        status=np.array(status, np.int64),
         misrouted=np.zeros(len(records), np.bool_),
     )
 
@@ -150,8 +188,8 @@ class CountingMachine:
         )
         for topic in Topic:
             for batch in batches[topic]:
-                for pos, length in zip(batch.value_pos, batch.value_len, strict=True):
-                    key = bytes(batch.buf[pos : pos + length]).decode()
+                for pos, length, status in zip(batch.value_pos, batch.value_len, batch.status, strict=True):
+                    key = bytes(batch.buf[pos : pos + length]).decode() + ("?" if status else "")
                     self.totals[key] = self.totals.get(key, 0) + 1
                     touched.add(key)
                     seen.update(f"{topic}{key}".encode())
@@ -162,9 +200,9 @@ class CountingMachine:
         table = {"key": [*keys, "chain"], "total": [*(self.totals[key] for key in keys), self.chain]}
         return Outputs(self.step, {"totals": table}, [], rows, max(self.newest), -1)
 
-    def export(self) -> Arrays:
+    def export(self) -> Export:
         meta = {"step": self.step, "totals": self.totals, "chain": self.chain, "newest": self.newest}
-        return {"meta": np.frombuffer(json.dumps(meta, sort_keys=True).encode(), np.uint8)}
+        return {"meta": flat(np.frombuffer(bytearray(json.dumps(meta, sort_keys=True).encode()), np.uint8))}
 
     def live_chunks(self) -> Sequence[Chunk]:
         return []
@@ -174,8 +212,8 @@ class CountingMachines:
     def create(self, partition: int, definitions: Definitions) -> CountingMachine:
         return CountingMachine()
 
-    def load(self, partition: int, definitions: Definitions, arrays: Arrays) -> CountingMachine:
-        return CountingMachine(json.loads(bytes(arrays["meta"])))
+    def load(self, partition: int, definitions: Definitions, export: Export) -> CountingMachine:
+        return CountingMachine(json.loads(bytes(export["meta"].joined)))
 
 
 @dataclass

@@ -16,6 +16,8 @@ from tests.durability.fakes import (
     DictStore,
     Doom,
     DoomedStore,
+    FakeReading,
+    FakeReadings,
     HandClock,
     OutboxSink,
     Record,
@@ -58,6 +60,7 @@ class Process:
         definitions: Definitions | None = None,
         engine_version: int = ENGINE_VERSION,
         seed: int = 0,
+        known: frozenset[int] = frozenset({1}),
     ) -> None:
         doom = doom or Doom()
         self.log = log
@@ -66,12 +69,15 @@ class Process:
         self.replayed: list[int] = []
         self.taken: list[Done] = []
         self._random = random.Random(seed)
+        self._reading = FakeReading(known)
         self._next: dict[Topic, int] = {}
         self.partition = Partition(
             3,
             FOLDER,
             Owner(f"writer-{seed}", engine_version, definitions or Definitions()),
-            Surroundings(DoomedStore(store, doom), CountingMachines(), self.sink, clock.clock),
+            Surroundings(
+                DoomedStore(store, doom), CountingMachines(), FakeReadings(), self.sink, clock.clock
+            ),
             pace,
         )
 
@@ -91,7 +97,8 @@ class Process:
         limit = self._random.randint(0, 5) if limit is None else limit
         if taken := records[:limit]:
             self._next[topic] = taken[-1].offset + 1
-            self.partition.offer(topic, a_batch(topic, taken), self._next[topic])
+            batch = a_batch(topic, taken, self._reading.known)
+            self.partition.offer(topic, batch, self._next[topic], self._reading)
         self.partition.observe(topic, self.log[topic][-1].offset + 1 if self.log[topic] else 0)
 
     def turn(self) -> Done | Pause:

@@ -7,7 +7,15 @@ from stream.contracts.topics import Topic
 from stream.durability.partition import Done, Pause
 from stream.durability.snapshot import Snapshot, Snapshots
 from stream.errors import ConfigurationError, DamagedStore, Unavailable
-from tests.durability.fakes import ENGINE_VERSION, Database, DictStore, HandClock, Record, a_batch
+from tests.durability.fakes import (
+    ENGINE_VERSION,
+    Database,
+    DictStore,
+    FakeReading,
+    HandClock,
+    Record,
+    a_batch,
+)
 from tests.durability.process import SMALL, Log, Process, a_log
 
 STEPS = "g000001/p00003/step"
@@ -236,5 +244,8 @@ def test_records_of_another_place_are_a_fault_not_a_count() -> None:
     process.fetch(Topic.ASSIGNMENTS, limit=2)
     with pytest.raises(ValueError, match="does not continue"):
         process.partition.offer(
-            Topic.ASSIGNMENTS, a_batch(Topic.ASSIGNMENTS, process.log[Topic.ASSIGNMENTS][:1]), 7
+            Topic.ASSIGNMENTS,
+            a_batch(Topic.ASSIGNMENTS, process.log[Topic.ASSIGNMENTS][:1]),
+            7,
+            FakeReading(),
         )

@@ -1,5 +1,6 @@
 import random
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -175,3 +176,47 @@ def test_what_is_collected_while_a_worker_recovers_is_no_damage() -> None:
     late.partition._journal.after = after_all_the_others  # type: ignore[method-assign]
     late.start()
     assert late.is_finished
+
+
+def a_log_with_two_schemas(seed: int = 1) -> Log:
+    """Every third record is written with a schema that not every process knows."""
+    return {
+        topic: [replace(r, key=f"new {r.key}") if i % 3 == 0 else r for i, r in enumerate(records)]
+        for topic, records in a_log(seed).items()
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 1_000),
+    dooms=st.lists(st.builds(Doom, st.integers(1, 60), st.booleans()), min_size=1, max_size=5),
+    knows=st.lists(st.booleans(), min_size=6, max_size=6),
+)
+def test_a_schema_id_that_becomes_known_between_crashes_changes_no_output_of_a_step(
+    seed: int, dooms: list[Doom], knows: list[bool]
+) -> None:
+    log, store, database, clock = a_log_with_two_schemas(seed), DictStore(), Database(), HandClock()
+    for number, doom in enumerate([*map(replace, dooms), Doom()]):
+        known = frozenset({1, 2} if knows[number] else {1})
+        process = Process(log, store, database, clock=clock, doom=doom, seed=number, known=known)
+        with suppress(Crash):
+            process.run()
+    found: Counter[str] = Counter()
+    for key, count in database.totals().items():
+        found[key.removesuffix("?")] += count  # type: ignore[operator]
+    assert found == expected(log)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_two_owners_of_whom_one_knows_a_schema_put_out_the_same(seed: int) -> None:
+    log, store, database, clock = a_log_with_two_schemas(seed), DictStore(), Database(), HandClock()
+    schedule = random.Random(seed)
+    owners = [
+        Process(log, store, database, clock=clock, seed=number, known=frozenset(known))
+        for number, known in enumerate([{1}, {1, 2}])
+    ]
+    for owner in owners:
+        owner.start()
+    while not all(owner.is_finished for owner in owners):
+        schedule.choice(owners).turn()
+    assert owners[0].partition.step == database.repeated

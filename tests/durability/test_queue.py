@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 
 from stream.contracts.topics import Topic
 from stream.durability.digest import digest
-from stream.durability.queue import Queue
-from stream.engine.batch import Batch
-from tests.durability.fakes import Record, a_batch
+from stream.durability.queue import Piece, Queue
+from tests.durability.fakes import FakeReading, Record, a_batch
 
 OFFSETS = st.lists(st.integers(0, 200), min_size=1, max_size=40, unique=True).map(sorted)
 
@@ -22,18 +21,25 @@ def a_queue(*batches: list[Record], start: int = 0) -> Queue:
     queue = Queue()
     queue.restart(start, -1)
     for batch in batches:
-        queue.offer(a_batch(Topic.IMPRESSIONS, batch), batch[-1].offset + 1)
+        queue.offer(a_batch(Topic.IMPRESSIONS, batch), batch[-1].offset + 1, FakeReading())
     return queue
 
 
-def offsets_of(batches: list[Batch]) -> list[int]:
-    return [int(offset) for batch in batches for offset in batch.offset]
+def offsets_of(pieces: list[Piece]) -> list[int]:
+    return [int(offset) for piece in pieces for offset in piece.batch.offset]
 
 
 def test_a_range_of_all_records_includes_the_gap_behind_them() -> None:
     queue = a_queue(records(1, 2))
-    queue.offer(a_batch(Topic.IMPRESSIONS, []), 9)
+    queue.offer(a_batch(Topic.IMPRESSIONS, []), 9, FakeReading())
     assert (queue.offset_after(1), queue.offset_after(2)) == (2, 9)
+
+
+def test_the_reading_of_some_records_is_that_of_the_last_of_them() -> None:
+    queue = a_queue(records(1, 2))
+    newer = FakeReading(frozenset({1, 2}))
+    queue.offer(a_batch(Topic.IMPRESSIONS, records(3)), 4, newer)
+    assert [queue.reading_of(rows) for rows in range(4)] == [None, FakeReading(), FakeReading(), newer]
 
 
 def test_a_batch_that_does_not_continue_the_queue_is_a_fault() -> None:
@@ -44,10 +50,13 @@ def test_a_batch_that_does_not_continue_the_queue_is_a_fault() -> None:
 def test_a_topic_is_at_its_end_only_when_the_end_is_known() -> None:
     queue = a_queue(records(1, 2))
     assert not queue.is_at_end
-    queue.end = 4
+    queue.hear_end(4)
     assert not queue.is_at_end
-    queue.end = 3
+    queue.hear_end(3)
     assert queue.is_at_end
+    queue.hear_end(None)
+    assert not queue.is_at_end
+    assert queue.end == 3
 
 
 def test_rejected_records_do_not_move_the_event_time() -> None:
@@ -55,7 +64,7 @@ def test_rejected_records_do_not_move_the_event_time() -> None:
     batch.status[1] = 4
     queue = Queue()
     queue.restart(0, -1)
-    queue.offer(batch, 3)
+    queue.offer(batch, 3, FakeReading())
     head = queue.head(10)
     assert head.reached_ms.tolist() == [5, 5, 7]
     assert head.newest_ms == 7

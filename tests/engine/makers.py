@@ -107,12 +107,16 @@ class Run:
         """One step of ready batches."""
         number = self.engine.step + 1
         outputs = self.engine.execute(Step(number, planned_at, caught_up, self.definitions), batches)
+        self.keep(outputs)
+        return outputs
+
+    def keep(self, outputs: Outputs) -> None:
+        """Take the rows of a step as the newest."""
         for name, (keys, values) in TABLES.items():
             table = outputs.tables[name]
             columns = [plain(table[column]) for column in (*keys, *values)]
             for row in zip(*columns, strict=True):
                 self.rows[name][row[: len(keys)]] = row[len(keys) :]
-        return outputs
 
     def totals(self) -> dict[tuple[str, str, str, str], Counter[str]]:
         """By (experiment, arm, dimension, value): the sum of the phases."""

@@ -2,6 +2,8 @@
 
 import random
 from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
 
 from stream.contracts.definitions import Arm, Definitions, Experiment, Metric, Per, Phase, Policy
 from stream.contracts.topics import Topic
@@ -12,6 +14,7 @@ from tests.engine.makers import (
     T0,
     Arrival,
     Event,
+    Run,
     an_assignment,
     an_impression,
     an_interaction,
@@ -20,6 +23,11 @@ from tests.engine.oracle import Oracle
 
 Given = dict[Topic, list[Arrival]]
 CAUGHT_UP = (True, True, True)
+COUNT_NAMES = {
+    "clicked": "clicked_impressions",
+    "converted": "converted_impressions",
+    "revenue": "revenue_minor",
+}
 
 
 def definitions(**changes: object) -> Definitions:
@@ -55,6 +63,20 @@ def definitions(**changes: object) -> Definitions:
     } | changes
     fields["experiments"] = tuple(sorted(fields["experiments"], key=lambda e: e.name))  # type: ignore[attr-defined]
     return Definitions(**fields)  # type: ignore[arg-type]
+
+
+def first_definitions(**changes: object) -> Definitions:
+    """The same experiments without what the first version did not know."""
+    rules = definitions(**changes)
+    plain = {"phases": (), "metrics": {}, "pre_value": None, "revenue_cap_minor": None}
+    return rules.model_copy(
+        update={"experiments": tuple(e.model_copy(update=plain) for e in rules.experiments)}
+    )
+
+
+def _one_of(values: list[Any], event_id: str) -> Any:
+    """One of these by the id: what is added to events later must not change the others."""
+    return values[crc32(event_id.encode()) % len(values)]
 
 
 @dataclass
@@ -96,15 +118,16 @@ class World:
 
     def _assignment(self, at: int) -> tuple[Topic, Event]:
         r = self.random
+        event_id = self.event_id()
         return Topic.ASSIGNMENTS, an_assignment(
-            self.event_id(),
+            event_id,
             at // 1000 * 1000 if r.random() < 0.5 else T0 + r.randrange(3) * MINUTE,
             self.user(),
             experiment=r.choice(["excludes", "ends", "first", "known", "of", "undeclared"]),
             arm=r.choice(["control", "control", "b", "c"]),
             country=r.choice(["DE", "IN", None]),
             segment=r.choice(["new", None]),
-            pre_value=r.choice([None, 3, -8, 10**12]),
+            pre_value=_one_of([None, 3, -8, 10**12], event_id),
         )
 
     def _shown(self, at: int) -> tuple[Topic, Event]:
@@ -118,10 +141,11 @@ class World:
             name = self.future.pop(r.randrange(len(self.future)))
         elif self.impressions and r.random() < 0.04:
             name = r.choice(self.impressions)["impression_id"]
+        event_id = self.event_id()
         shown = an_impression(
-            self.event_id(), at, user, impression_id=name, item_id=item, surface=r.choice(["home", "cart"]),
+            event_id, at, user, impression_id=name, item_id=item, surface=r.choice(["home", "cart"]),
             country=r.choice(["DE", None]), device=r.choice(["web", "app"]), model_version=r.choice(["v1", "v2"]),
-            latency_ms=r.choice([None, 0.0, 12.5, 99.7]),
+            latency_ms=_one_of([None, 0.0, 12.5, 99.7], event_id),
         )  # fmt: skip
         self.impressions.append(shown)
         return Topic.IMPRESSIONS, shown
@@ -184,3 +208,22 @@ def oracle_step(oracle: Oracle, given: Given, planned_at: int, caught_up: tuple[
         for topic, items in given.items()
     }
     oracle.step(plain, planned_at, caught_up)
+
+
+def assert_equal(run: Run, oracle: Oracle) -> None:
+    """All totals, panes and the ledger are the same."""
+    for name, expected in (
+        ("totals", oracle.totals()), ("cohorts", oracle.cohorts()), ("troubles", oracle.troubles),
+    ):  # fmt: skip
+        found = run.table(name)
+        assert found.keys() == expected.keys(), name
+        for key, counts in expected.items():
+            assert {n: c for n, c in found[key].items() if c} == {n: c for n, c in counts.items() if c}, key
+    panes = run.panes()
+    wanted = {
+        key: {COUNT_NAMES.get(n, n): c for n, c in counts.items() if c}
+        for key, counts in oracle.panes().items()
+    }
+    assert {k: {n: c for n, c in v.items() if c} for k, v in panes.items()} == wanted
+    ledger = run.ledger()
+    assert {k: dict(v) for k, v in ledger.items()} == {k: dict(v) for k, v in oracle.outcomes().items() if v}

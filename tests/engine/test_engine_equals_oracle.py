@@ -10,15 +10,10 @@ from stream.contracts.topics import Topic
 from stream.engine.engine import Engine
 from tests.engine.makers import DAY, HOUR, KEY, MINUTE, Run
 from tests.engine.oracle import Oracle
-from tests.engine.streams import CAUGHT_UP, Given, arrivals, definitions, in_steps, oracle_step
+from tests.engine.streams import CAUGHT_UP, Given, arrivals, assert_equal, definitions, in_steps, oracle_step
 
 SEEDS = st.integers(0, 10**6)
 SIZES = st.lists(st.integers(1, 80), min_size=1, max_size=4)
-COUNT_NAMES = {
-    "clicked": "clicked_impressions",
-    "converted": "converted_impressions",
-    "revenue": "revenue_minor",
-}
 
 
 def planned_at(step: Given) -> int:
@@ -32,24 +27,6 @@ def run_steps(run: Run, steps: list[Given]) -> Run:
             interactions=step[Topic.INTERACTIONS], planned_at=planned_at(step),
         )  # fmt: skip
     return run
-
-
-def assert_equal(run: Run, oracle: Oracle) -> None:
-    for name, expected in (
-        ("totals", oracle.totals()), ("cohorts", oracle.cohorts()), ("troubles", oracle.troubles),
-    ):  # fmt: skip
-        found = run.table(name)
-        assert found.keys() == expected.keys(), name
-        for key, counts in expected.items():
-            assert {n: c for n, c in found[key].items() if c} == {n: c for n, c in counts.items() if c}, key
-    panes = run.panes()
-    wanted = {
-        key: {COUNT_NAMES.get(n, n): c for n, c in counts.items() if c}
-        for key, counts in oracle.panes().items()
-    }
-    assert {k: {n: c for n, c in v.items() if c} for k, v in panes.items()} == wanted
-    ledger = run.ledger()
-    assert {k: dict(v) for k, v in ledger.items()} == {k: dict(v) for k, v in oracle.outcomes().items() if v}
 
 
 def compare(

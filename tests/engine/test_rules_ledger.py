@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from stream.contracts.avro import encode
+from stream.contracts.limits import MAX_PAYLOAD_BYTES
 from stream.contracts.models import MODELS
 from stream.contracts.reasons import RULES, Reason
 from stream.contracts.topics import Topic
+from stream.engine.batch import UNREADABLE
 from stream.intake.decode import columns_of, decode
 from tests.engine.makers import (
     DAY,
@@ -139,7 +141,33 @@ def test_a_dead_letter_has_reason_field_rule_schema_and_payload() -> None:
     ((key, values),) = run.rows["dead_letters"].items()
     schema_id = struct.unpack(">I", bad[1:5])[0]
     assert key == ("interactions", 1)
-    assert values == (T0 + 7, "out_of_range", "value_minor", RULES[Reason.OUT_OF_RANGE], schema_id, bad)
+    assert values == (
+        T0 + 7,
+        "out_of_range",
+        "value_minor",
+        RULES[Reason.OUT_OF_RANGE],
+        schema_id,
+        bad,
+        len(bad),
+    )
+
+
+def test_of_a_huge_record_the_first_bytes_are_kept_and_its_length() -> None:
+    run = Run()
+    columns = columns_of([bytes(2 * MAX_PAYLOAD_BYTES)], np.array([5]), np.array([T0]))
+    batch = decode(Topic.IMPRESSIONS, columns, PROGRAMS[Topic.IMPRESSIONS], partition=0, partitions=1)
+    run.execute({Topic.IMPRESSIONS: [batch]}, T0, (True, True, True))
+    (values,) = run.rows["dead_letters"].values()
+    assert (len(values[-2]), values[-1]) == (MAX_PAYLOAD_BYTES, 2 * MAX_PAYLOAD_BYTES)
+
+
+def test_records_of_a_batch_that_cannot_be_unpacked_are_rejected() -> None:
+    run = Run()
+    columns = columns_of([None, None], np.array([5, 6]), np.array([T0, T0]))
+    columns.value_len[:] = UNREADABLE
+    batch = decode(Topic.IMPRESSIONS, columns, PROGRAMS[Topic.IMPRESSIONS], partition=0, partitions=1)
+    run.execute({Topic.IMPRESSIONS: [batch]}, T0, (True, True, True))
+    assert run.dead_letters() == [("impressions", 5, "unreadable", ""), ("impressions", 6, "unreadable", "")]
 
 
 def test_dead_letters_of_no_value_and_of_no_header_have_no_schema() -> None:
@@ -149,7 +177,7 @@ def test_dead_letters_of_no_value_and_of_no_header_have_no_schema() -> None:
     batch = decode(Topic.IMPRESSIONS, columns, PROGRAMS[Topic.IMPRESSIONS], partition=0, partitions=1)
     run.execute({Topic.IMPRESSIONS: [batch]}, T0, (True, True, True))
     assert run.dead_letters() == [("impressions", 5, "bad_header", ""), ("impressions", 6, "null_value", "")]
-    assert [values[4:] for values in run.rows["dead_letters"].values()] == [(-1, b"x"), (-1, b"")]
+    assert [values[4:] for values in run.rows["dead_letters"].values()] == [(-1, b"x", 1), (-1, b"", 0)]
 
 
 def test_each_dead_letter_is_put_out_once() -> None:

@@ -10,7 +10,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from stream.engine.batch import SPARE_BYTES
+from stream.engine.batch import SPARE_BYTES, UNREADABLE, Columns
 from stream.intake import fetch, fetch_check
 from stream.intake.compression import Oversized, Unpacker
 from stream.intake.fetch import PLAIN, RawMemoryRecords, RawPartitionRecords, columns_of_records
@@ -160,29 +160,51 @@ def lies(*, codec: int = 0, count: int = 1, body: bytes = b"") -> RecordSet:
     return RecordSet(a_batch(*(Record(i) for i in range(count)), codec=codec, body=body), [], 0)
 
 
+def read(data: bytes) -> Columns:
+    return columns(
+        list(RawPartitionRecords(TP, RawMemoryRecords(data), None, 0, check_crcs=True, read_committed=False))
+    )
+
+
+def test_a_header_that_contradicts_itself_is_refused() -> None:
+    with pytest.raises(UnreadableRecords, match="header contradicts itself"):
+        read(lies(count=5, body=b"\x01").data)
+
+
 @pytest.mark.parametrize(
-    ("made", "why"),
+    "made",
     [
-        (lies(count=5, body=b"\x01"), "header contradicts itself"),
-        (lies(count=5, codec=4, body=pack(4, b"\x01")), "fewer records than its header says"),
-        (lies(body=b"\xff" * 30), "does not fit into it"),
-        (lies(codec=1, body=b"not gzip at all"), "damaged"),
-        (lies(codec=1, body=pack(1, b"x" * 999)[:-9]), "ends early"),
-        (lies(codec=2, body=b"\x82SNAPPY\0\0\0\0\1\0\0\0\1\0\0\0\x50x"), "ends early"),
-        (lies(codec=3, body=b"not lz4 at all!"), "damaged"),
-        (lies(codec=4, body=b"not zstd at all"), "damaged"),
-        (lies(codec=6, body=b"x" * 30), r"unknown method \(6\)"),
+        lies(count=5, codec=4, body=pack(4, b"\x01")),  # fewer records than the header says
+        lies(count=2, body=b"\xff" * 30),
+        lies(codec=1, body=b"not gzip at all"),
+        lies(codec=1, body=pack(1, b"x" * 999)[:-9]),
+        lies(codec=2, body=b"\x82SNAPPY\0\0\0\0\1\0\0\0\1\0\0\0\x50x"),
+        lies(codec=3, body=b"not lz4 at all!"),
+        lies(codec=4, body=b"not zstd at all"),
+        lies(codec=6, body=b"x" * 30),
     ],
 )
-def test_a_batch_that_lies_is_refused(made: RecordSet, why: str) -> None:
-    with pytest.raises(UnreadableRecords, match=why):
-        columns(
-            list(
-                RawPartitionRecords(
-                    TP, RawMemoryRecords(made.data), None, 0, check_crcs=True, read_committed=False
-                )
-            )
-        )
+def test_the_records_of_a_batch_that_cannot_be_unpacked_are_marked_and_its_neighbours_read(
+    made: RecordSet,
+) -> None:
+    count = struct.unpack_from(">i", made.data, 57)[0]
+    before, after = a_batch(Record(value=b"a"), base=0), a_batch(Record(value=b"b"), base=9)
+    bad = bytearray(made.data)
+    struct.pack_into(">q", bad, 0, 1)
+    found = read(before + bytes(bad) + after)
+    assert found.offset.tolist() == [0, *range(1, 1 + count), 9]
+    assert found.value_len.tolist() == [1, *[UNREADABLE] * count, 1]
+    assert set(found.key_len[1:-1].tolist()) == {-1}
+
+
+@pytest.mark.parametrize("codec", CODECS[1:])
+def test_a_batch_that_unpacks_to_more_than_the_bound_is_marked(codec: int) -> None:
+    data = a_batch(Record(value=bytes(3 << 20)), base=0, codec=codec)
+    chunks = list(
+        RawPartitionRecords(TP, RawMemoryRecords(data), None, 0, check_crcs=True, read_committed=False)
+    )
+    assert columns(chunks).value_len.tolist() == [3 << 20]
+    assert columns(chunks, max_batch_bytes=2 << 20).value_len.tolist() == [UNREADABLE]
 
 
 @pytest.mark.parametrize("xerial", [False, True])

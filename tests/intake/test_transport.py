@@ -1,27 +1,30 @@
 """The driver on a real broker: everything once, from where it was told, over crashes; other topics as usual."""
 
+import asyncio
 import json
 import logging
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from zlib import crc32
 
 import pytest
-from aiokafka.errors import OffsetOutOfRangeError, TopicAuthorizationFailedError
+from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError, TopicAuthorizationFailedError
 from aiokafka.structs import TopicPartition
 from confluent_kafka import Consumer, Producer
 from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from faust.transport import drivers
+from faust.types import TP
 
 from stream.errors import LiftstreamError, Unavailable
 from stream.intake import transport
@@ -309,6 +312,30 @@ def test_errors_of_a_fetch_become_sentences(error: Exception, sentence: str) -> 
     assert transport._sentence(ours) is ours
 
 
+def test_a_fetch_that_outlives_an_assignment_waits_for_the_next_seek(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rebalance gives partitions no position; a fetch under way reports that before the seek comes."""
+
+    class Intake:
+        input_topics = frozenset({"t"})
+        failure: LiftstreamError | None = None
+
+        def wanted(self, tps: Set[TP]) -> Set[TP]:
+            return tps
+
+        def fetch_failed(self, error: LiftstreamError) -> None:
+            self.failure = error
+
+    async def without_position(*_: Any) -> dict[TP, list[Any]]:
+        raise NoOffsetForPartitionError("t")
+
+    monkeypatch.setattr(transport.driver.Consumer, "_getmany", without_position)
+    consumer = object.__new__(transport.Consumer)
+    intake = Intake()
+    consumer.app = SimpleNamespace(intake=intake)
+    assert asyncio.run(consumer._getmany({TP("t", 0)}, 1.0)) == {}
+    assert intake.failure is None
+
+
 def test_a_line_that_repeats_is_logged_once_in_a_while_with_a_count() -> None:
     now = [0.0]
     once = OncePer(30, clock=lambda: now[0])
@@ -322,3 +349,35 @@ def test_a_line_that_repeats_is_logged_once_in_a_while_with_a_count() -> None:
     assert passes("Joined group %s", 1, logging.INFO) == passes("Joined group %s", 1, logging.INFO)
     now[0] = 31
     assert passes("Unable connect to node %s", 2) == "Unable connect to node 2 (and 3 times more)"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What aiokafka's consumer knows of one topic-partition."""
+
+    at_ms: int | None
+    stable: int | None = 7
+
+    def last_poll_timestamp(self, _: TopicPartition) -> int | None:
+        return self.at_ms
+
+    def last_stable_offset(self, _: TopicPartition) -> int | None:
+        return self.stable
+
+    def highwater(self, _: TopicPartition) -> int | None:
+        return 9
+
+
+@pytest.mark.parametrize(
+    ("heard", "end"),
+    [
+        (Heard(None), None),
+        (Heard(100_000), 7),
+        (Heard(100_000, stable=-1), 9),
+        (Heard(100_000 - transport.RECENT_MS), 7),
+        (Heard(100_000 - transport.RECENT_MS - 1), None),
+        (Heard(100_000 + transport.RECENT_MS + 1), None),
+    ],
+)
+def test_an_end_that_was_not_heard_lately_is_unknown(heard: Heard, end: int | None) -> None:
+    assert transport.recent_end(heard, TopicPartition("t", 0), 100_000.0) == end

@@ -43,6 +43,7 @@ class WritingIntake:
     out: TextIO
     input_topics: frozenset[str]
     plain_fetch: bool
+    stays_in_group: bool = False
     expected: dict[TP, tuple[int, int]] = field(default_factory=dict)  # epoch, seq
     at_end: set[TP] = field(default_factory=set)
     ends: int = 0
@@ -76,7 +77,7 @@ class WritingIntake:
             self.write(
                 f"{item.tp.topic} {item.tp.partition} {offset} {at_ms} {crc32(key or b'')} {crc32(value or b'')}"
             )
-        if item.next_offset >= item.end_offset:
+        if item.end_offset is not None and item.next_offset >= item.end_offset:
             self.at_end.add(item.tp)
         if len(self.at_end) == len(self.expected):
             self.write("END")

@@ -134,7 +134,12 @@ class KafkaServer:
         if (self.folder / "data" / "meta.properties").exists():
             return
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        tool = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties)]
+        tool = [
+            "kafka.tools.StorageTool",
+            "format",
+            f"--cluster-id={cluster}",
+            f"--config={self._properties}",
+        ]
         run([*words, *tool], check=True, capture_output=True, timeout=120)
 
     def _answers(self) -> bool:

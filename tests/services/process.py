@@ -22,7 +22,7 @@ class ServerProcess:
     def __init__(
         self, command: Sequence[str], *, answers: Callable[[], bool], log: Path, container: str | None = None
     ) -> None:
-        self._command = [*_die_with_us(), *command]
+        self._command = [*die_with_us(), *command]
         self._answers = answers
         self._log = log
         self._container = container if command[0] == "docker" else None
@@ -35,16 +35,35 @@ class ServerProcess:
             raise RuntimeError("not running")
         return self._child.pid
 
-    def start(self, seconds: float = 60) -> None:
-        """Start and wait until it answers; RuntimeError with the end of its log when it does not."""
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is there, answering or not."""
+        return self._child is not None and self._child.poll() is None
+
+    def launch(self) -> None:
+        """Start without waiting. From a thread that lives on: the kernel ends the server with that thread."""
         with self._log.open("ab") as log:
             self._child = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def start(self, seconds: float = 60) -> None:
+        """Start and wait until it answers; RuntimeError with the end of its log when it does not."""
+        self.launch()
+        self.wait_until_up(seconds)
+
+    def wait_until_up(self, seconds: float = 60) -> None:
+        """Wait until it answers; RuntimeError with the end of its log when it does not."""
         deadline = time.monotonic() + seconds
         while not self._answers():
-            if self._child.poll() is not None or time.monotonic() > deadline:
+            if not self.is_running or time.monotonic() > deadline:
                 self.kill()
-                raise RuntimeError(f"{self._command[0]} did not come up:\n{self._log.read_text()[-3000:]}")
+                name = next(word for word in self._command if word not in die_with_us())
+                raise RuntimeError(f"{name} did not come up:\n{self._log.read_text()[-3000:]}")
             time.sleep(0.05)
+
+    def terminate(self) -> None:
+        """Ask it to end and do not wait."""
+        if self._child is not None:
+            self._child.terminate()
 
     def stop(self, seconds: float = 30) -> None:
         """Ask it to end, kill it when it does not; nothing happens when it is not running."""
@@ -83,6 +102,6 @@ class ServerProcess:
             self._child.send_signal(number)
 
 
-def _die_with_us() -> list[str]:
+def die_with_us() -> list[str]:
     """Words before a command that make the kernel end it when a killed test run cannot."""
     return ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []

@@ -6,6 +6,8 @@ from typing import Any
 from stream.durability.journal import Entry, Journal
 from stream.durability.machine import Executed, Sink, State
 from stream.durability.partition import Partition
+from stream.durability.queue import Piece
+from stream.engine.batch import Batch
 from stream.engine.outputs import Chunk
 from tests.simulation.run import Product
 
@@ -36,6 +38,13 @@ class WithoutStaleCheck(Partition):
         return False
 
 
+class WithoutReadings(Partition):
+    """Decodes the records of a journaled step with the schemas that are known now."""
+
+    def _as_read(self, piece: Piece, *_: Any) -> Batch:
+        return piece.batch
+
+
 class AckedAtOnce:
     """A sink that says that all is durable as soon as it was put."""
 
@@ -60,4 +69,5 @@ ABLATIONS = {
     "no journal": Product(partition_class=WithoutJournal),
     "no stale check": Product(partition_class=WithoutStaleCheck),
     "no wait for the sinks": Product(sink_of=AckedAtOnce),
+    "no schemas in the journal": Product(partition_class=WithoutReadings),
 }

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from faust.types import TP
 
-from stream.contracts.avro import encode
+from stream.contracts.avro import Encoder
 from stream.contracts.models import MODELS
 from stream.contracts.topics import Topic
+from stream.contracts.versions import newest
 from stream.engine.batch import Batch
 from stream.intake.decode import columns_of, decode
 from stream.intake.murmur2 import partition_of
+from stream.intake.reading import Reading
 from stream.intake.transport import Fetched
 from tests.app.fakes import NAMES
 from tests.engine.makers import HOUR, MINUTE, PROGRAMS, T0, Arrival
@@ -23,14 +25,24 @@ Message = tuple[bytes, bytes | None]
 PARTIALS = "rec.arm-partials"
 PARTIALS_PARTITIONS = 2
 SPAN_MS = 3 * HOUR
+LATE_ID = 77  # a schema id that not every process can resolve
+OLDER = {topic: Reading.of(program, 1) for topic, program in PROGRAMS.items()}
+NEWER = {
+    topic: Reading.of(program.adding(LATE_ID, newest(topic).schema), 1) for topic, program in PROGRAMS.items()
+}
 
 
 @dataclass(frozen=True)
 class Log:
-    """One input topic-partition, whole. visible_at_ms: simulated time from which each record can be fetched."""
+    """One input topic-partition, whole. visible_at_ms: simulated time from which each record can be fetched.
+
+    batch, newer: decoded without and with the schema that comes late; `is_late`: the records that are written with it.
+    """
 
     arrivals: list[Arrival]
     batch: Batch
+    newer: Batch
+    is_late: list[bool]
     visible_at_ms: np.ndarray
     end: int  # behind the last record there may be a gap
 
@@ -39,17 +51,23 @@ class Log:
         seen = int(np.searchsorted(self.visible_at_ms, now_ms, side="right"))
         return self.end if seen == len(self.arrivals) else int(self.batch.offset[seen])
 
-    def taken(self, lo: int, hi: int) -> list[Arrival]:
-        """The records of a range."""
+    def taken(self, lo: int, hi: int, reading: str = "") -> list[Arrival]:
+        """The records of a range, as they are for a reading: what it does not know are only bytes."""
         first, last = np.searchsorted(self.batch.offset, [lo, hi])
-        return self.arrivals[first:last]
+        knows = reading == NEWER[self.batch.topic].digest
+        late = self.is_late[first:last]
+        return [
+            (b"", at) if is_late and not knows else (event, at)
+            for (event, at), is_late in zip(self.arrivals[first:last], late, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
 class Records:
-    """What one fetch brought, decoded already. value: for a feed, which measures it."""
+    """What one fetch brought, decoded already as in Log. value: for a feed, which measures it."""
 
     batch: Batch
+    newer: Batch
     value: bytes = b""
 
 
@@ -81,17 +99,26 @@ class Broker:
         first, last = np.searchsorted(log.batch.offset, [position, end])
         last = min(last, first + limit)
         following = int(log.batch.offset[last]) if last < len(log.batch) else end
-        batch = log.batch.rows(int(first), int(last))
-        return Fetched(tp, 0, 0, len(batch), min(following, end), end, (Records(batch),))  # type: ignore[arg-type]
+        found = Records(log.batch.rows(int(first), int(last)), log.newer.rows(int(first), int(last)))
+        return Fetched(tp, 0, 0, len(found.batch), min(following, end), end, (found,))  # type: ignore[arg-type]
 
 
 class SimulatedDecoder:
     """Records come decoded: the decoder is a pure function with tests of its own."""
 
+    def __init__(self, *, knows_all: bool, partitions: int) -> None:
+        """knows_all: also the schema that comes late."""
+        self._knows_all = knows_all
+        self._partitions = partitions
+
     def decode(self, topic: Topic, fetched: Fetched) -> Batch:
         records = fetched.records[0]
         assert isinstance(records, Records)
-        return records.batch
+        return records.newer if self._knows_all else records.batch
+
+    def reading(self, topic: Topic) -> Reading:
+        programs = NEWER if self._knows_all else OLDER
+        return Reading.of(programs[topic].program, self._partitions)
 
 
 class Group:
@@ -137,23 +164,29 @@ def _logs(weather: Weather, seed: int, draw: random.Random) -> dict[TP, Log]:
         visible_ms = sent_ms + draw.uniform(0, weather.topic_delays_ms[topic])
         copies = 2 if draw.random() < 0.02 else 1  # a producer that tried again
         placed[TP(NAMES[topic], number)] += [(arrival, visible_ms)] * copies
-    return {tp: _log(tp, weather.partitions, records, draw) for tp, records in placed.items()}
+    return {tp: _log(tp, weather, records, draw) for tp, records in placed.items()}
 
 
-def _log(tp: TP, partitions: int, records: list[tuple[Arrival, float]], draw: random.Random) -> Log:
+def _log(tp: TP, weather: Weather, records: list[tuple[Arrival, float]], draw: random.Random) -> Log:
     topic = next(topic for topic in Topic if NAMES[topic] == tp.topic)
     given = [arrival for arrival, _ in records]
+    may_be_late = weather.schema_is_late
+    is_late = [may_be_late and isinstance(event, dict) and draw.random() < 0.2 for event, _ in given]
+    encoders = {False: Encoder(topic), True: Encoder(topic, LATE_ID)}
     values = [
-        event if isinstance(event, bytes) else encode(topic, MODELS[topic].model_construct(**event))
-        for event, _ in given
+        event if isinstance(event, bytes) else encoders[late].encode(MODELS[topic].model_construct(**event))
+        for (event, _), late in zip(given, is_late, strict=True)
     ]
     gaps = [draw.choice([1, 1, 1, 2, 5]) for _ in given]
     offsets = np.cumsum([draw.choice([0, 7]), *gaps])[:-1]
     columns = columns_of(values, offsets, np.array([at for _, at in given], np.int64))
-    batch = decode(topic, columns, PROGRAMS[topic], partition=tp.partition, partitions=partitions)
+    batch, newer = (
+        decode(topic, columns, readings[topic].program, partition=tp.partition, partitions=weather.partitions)
+        for readings in (OLDER, NEWER)
+    )
     visible = np.maximum.accumulate([0.0, *(ms for _, ms in records)])[1:]
     end = int(offsets[-1]) + gaps[-1] if given else 0
-    return Log(given, batch, visible, end)
+    return Log(given, batch, newer, is_late, visible, end)
 
 
 def _home(user_id: str, partitions: int) -> int:

@@ -1,5 +1,6 @@
 """The checkpoint store that all simulated processes share, and one process's troubled way to it."""
 
+import json
 import random
 from collections.abc import Iterable
 
@@ -30,12 +31,16 @@ class SharedStore(DictStore):
             self.steps.setdefault((folder, int(name)), Entry.from_json(data))
         return created
 
-    def rot(self, folder: str) -> bool:
-        """Cut the newest snapshot's data in half, as a disk may, if there is one before it."""
+    def rot(self, folder: str, *, with_pieces: bool) -> bool:
+        """Cut what only the newest snapshot needs in half, as a disk may, if there is one before it."""
         manifests = self.names(f"{folder}/snapshot")
         if len(manifests) < 2:
             return False
-        path = Snapshot.from_json(self.objects[manifests[-1]]).data
+        before, newest = (
+            {piece.path for piece in Snapshot.from_fields(json.loads(self.objects[path])).pieces}
+            for path in manifests[-2:]
+        )
+        path = min(newest - before) if with_pieces and newest - before else manifests[-1]
         self._schedule.note(f"{path} rots")
         data = self.objects[path]
         self.objects[path] = data[: len(data) // _HALF]
@@ -52,6 +57,10 @@ class TroubledStore:
 
     def create(self, path: str, data: bytes) -> bool:
         with self._trouble.around(f"create {path}", _away):
+            # A snapshot's pieces are nobody's until its manifest is there: only they may be left torn.
+            if "/state/" in path and self._draw.random() < self._trouble.weather.crash:
+                self._shared.create(path, data[: len(data) // _HALF])
+                self._trouble.crash(f"the middle of {path}")
             return self._shared.create(path, data)
 
     def remember(self, path: str, entry: Entry) -> None:
@@ -60,10 +69,6 @@ class TroubledStore:
 
     def put(self, path: str, data: bytes) -> None:
         with self._trouble.around(f"put {path}", _away):
-            # A state's data are nobody's until its manifest is there: only they may be left torn.
-            if "/state/" in path and self._draw.random() < self._trouble.weather.crash:
-                self._shared.put(path, data[: len(data) // _HALF])
-                self._trouble.crash(f"the middle of {path}")
             self._shared.put(path, data)
 
     def get(self, path: str) -> bytes | None:

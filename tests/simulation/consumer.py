@@ -64,6 +64,9 @@ class SimulatedConsumer:
     def highwater(self, tp: TP) -> int | None:
         return self._ends.get(tp)
 
+    def partitions_of(self, topic: str) -> int | None:
+        return None
+
     def fetch(self, wanted: Set[TP]) -> list[Fetched]:
         """What Faust hands out next; some of it is dropped on the way, some comes after a seek."""
         found, self._left_over = self._left_over, []

@@ -8,15 +8,17 @@ from typing import Any
 
 from faust.types import TP
 
-from stream.app.breaker import Breaker
+from stream.app.breaker import Breaker, Rule
 from stream.app.outlets import Destination, KafkaOutlet, Message, Outlets
 from stream.app.rolling import RollingWindows
 from stream.app.worker import Worker
 from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
+from stream.durability.image import Sizes
 from stream.durability.machine import Machines, Sink
 from stream.durability.partition import Partition
 from stream.durability.surroundings import Clock, Owner, Pace, Surroundings
+from stream.intake.reading import Readings
 from tests.app.fakes import NAMES
 from tests.simulation.broker import PARTIALS, PARTIALS_PARTITIONS, Broker, Group, SimulatedDecoder
 from tests.simulation.checkpoints import SharedStore, TroubledStore
@@ -34,6 +36,8 @@ PACE = Pace(
     journal_kept_ms=700,  # as short as the rule allows: longer than `silence_ms`, clocks' differences included
     collect_every_ms=0,
     silence_ms=300,
+    # So small that snapshots take several rounds and pieces, and poor pieces are written again.
+    sizes=Sizes(piece_bytes=12_000, round_bytes=24_000, spare_bytes=4_000, pieces=4),
 )
 _STEP_SECONDS = 0.2
 _HEARTBEAT_SECONDS = 0.1
@@ -90,14 +94,18 @@ class Process:
         to = Destination(GENERATION, PARTIALS, PARTIALS_PARTITIONS, "rec.dead-letters", {})
         store = TroubledStore(world.store, self._trouble, draw)
         clock = Clock(now_ms=self._now_ms, uptime_ms=lambda: int(schedule.now_ms))
-        around = Surroundings(store, world.machines, world.sink_of(Outlets(self.writer, outlet, to)), clock)
+        readings = Readings(world.weather.partitions)
+        sink = world.sink_of(Outlets(self.writer, outlet, to))
+        around = Surroundings(store, world.machines, readings, sink, clock)
         owner = Owner(name, 1, world.definitions)
         self.worker = Worker(
             NAMES,
             partition_of=lambda number: world.partition_class(number, folder_of(number), owner, around, PACE),
-            decoder=SimulatedDecoder(),
-            breaker_of=lambda number: Breaker(number, rows=10**9, share=1.0),
+            decoder=SimulatedDecoder(knows_all=draw.random() < 0.5, partitions=world.weather.partitions),
+            breaker_of=lambda number: Breaker(number, Rule(10**9, 1.0)),
+            partitions=len(world.broker.logs) // len(Topic),
             memory_limit=1 << 40,
+            stays_in_group=False,
             on_failure=self._failed,
             uptime=self._loop.time,
         )
@@ -169,7 +177,6 @@ class Process:
 
     async def _rebalance(self) -> None:
         group, consumer = self._world.group, self._consumer
-        await self.worker.revoked(set(consumer.inputs))
         consumer.assign(frozenset(), ())
         await asyncio.sleep(self._draw.uniform(0, 0.2))
         self._applied = group.assigned.get(self.name)
@@ -179,6 +186,7 @@ class Process:
         self._world.schedule.note(f"{self.name} is assigned {sorted(numbers)} {sorted(partials)}")
         inputs = frozenset(TP(NAMES[topic], number) for number in numbers for topic in Topic)
         consumer.assign(inputs, partials)
+        self.worker.keep_only(set(numbers))
         self.rolling.keep_only(set(partials))
         if inputs:
             await self.worker.seek_all(consumer, inputs)

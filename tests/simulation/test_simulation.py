@@ -34,5 +34,5 @@ def test_seeds_differ() -> None:
 
 @pytest.mark.parametrize("rule", list(ABLATIONS))
 def test_the_simulation_notices_when_a_rule_is_missing(rule: str) -> None:
-    """No journal; entries written where collected ones were; snapshots that do not wait for the sinks."""
+    """No journal; entries written where collected ones were; snapshots that do not wait; ids of schemas."""
     assert any(simulate(seed, ABLATIONS[rule]).broken for seed in range(1, SEEDS + 1))

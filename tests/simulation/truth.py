@@ -122,9 +122,9 @@ class Truth:
             given = {
                 topic: [
                     (event, min(at, latest_ms))
-                    for event, at in self._log(topic, number).taken(taken.lo, taken.hi)
+                    for event, at in self._log(topic, number).taken(taken.lo, taken.hi, reading)
                 ]
-                for topic, taken in zip(Topic, entry.ranges, strict=True)
+                for topic, taken, reading in zip(Topic, entry.ranges, entry.readings, strict=True)
             }
             oracle_step(oracle, given, entry.planned_at_ms, entry.caught_up)
             expected = [r.hi for r in entry.ranges]

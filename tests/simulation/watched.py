@@ -6,7 +6,7 @@ from typing import Any
 from stream.app.engines import LiveEngine
 from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
-from stream.durability.machine import Arrays
+from stream.durability.machine import Export
 from stream.engine.batch import Batch
 from stream.engine.engine import Step
 from stream.engine.outputs import Outputs
@@ -31,9 +31,9 @@ class WatchedEngines:
         engine.watch = self
         return engine
 
-    def load(self, partition: int, definitions: Definitions, arrays: Arrays) -> "WatchedEngine":
+    def load(self, partition: int, definitions: Definitions, export: Export) -> "WatchedEngine":
         engine = WatchedEngine.load(
-            arrays, key=KEY, partition=partition, partitions=self._partitions, definitions=definitions
+            export, key=KEY, partition=partition, partitions=self._partitions, definitions=definitions
         )
         engine.watch = self
         return engine

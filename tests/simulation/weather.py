@@ -28,6 +28,7 @@ class Weather:
     sink_away_every_ms: int
     compacts: bool  # the partials topic
     rots: bool  # the newest snapshot of each partition is damaged once
+    schema_is_late: bool  # some processes know a schema id that others do not
 
     @property
     def calm(self) -> "Weather":
@@ -68,4 +69,5 @@ def weather_of(draw: random.Random) -> Weather:
         sink_away_every_ms=draw.choice([often, 2_000, 5_000]),
         compacts=draw.random() < 0.6,
         rots=draw.random() < 0.3,
+        schema_is_late=draw.random() < 0.3,
     )

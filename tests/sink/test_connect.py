@@ -43,6 +43,18 @@ def test_a_malformed_url_is_explained(url: str) -> None:
         connect(url)
 
 
+@pytest.mark.usefixtures("clickhouse_server")
+def test_a_server_that_goes_away_in_the_middle_is_one_sentence(tmp_path: Path) -> None:
+    with ClickHouseServer(tmp_path) as server, connect(server.url) as connection:
+        server.kill()
+        with pytest.raises(Unavailable, match="stopped answering: check that it runs"):
+            connection.ask(lambda client: client.query("SELECT 1"))
+        server.start()
+        assert connection.ask(lambda client: client.query("SELECT 1").result_rows) == [(1,)]
+        with pytest.raises(ConfigurationError, match="refuses: "):
+            connection.ask(lambda client: client.query("SELECT nothing"))
+
+
 def test_no_message_shows_the_password() -> None:
     with pytest.raises(ConfigurationError) as caught:
         connect("ftp://me:hunter2@host/db")

@@ -13,7 +13,8 @@ from clickhouse_connect.driver.exceptions import DatabaseError, DataError, Opera
 from stream.local.database import open_database
 from stream.sink.connect import connect
 from stream.sink.queries import results
-from stream.sink.writer import Writer, WriterStopped, is_unavailable
+from stream.sink.refusals import advice
+from stream.sink.writer import Writer, WriterStopped
 from tests.services.clickhouse import ClickHouseServer
 from tests.sink.conftest import fill
 from tests.sink.fakes import FakeClickHouse, away
@@ -161,13 +162,23 @@ def test_while_the_database_is_away_the_writer_says_since_when_and_when_it_is_fu
         assert writer.acked(0) == -1
 
 
+def test_large_rows_fill_it_by_their_bytes() -> None:
+    away_for_good = FakeClickHouse(*(away() for _ in range(1000)))
+    with a_writer(away_for_good, max_bytes=1_000) as writer:
+        writer.put(an_emission(1, dead_letters=[a_dead_letter(payload=bytes(500))]))
+        assert not writer.is_full
+        writer.put(an_emission(2, dead_letters=[a_dead_letter(offset=2, payload=bytes(500))]))
+        assert writer.is_full
+
+
 def test_an_answer_that_trying_again_cannot_change_stops_the_writer() -> None:
     refusal = DatabaseError("Code: 53. DB::Exception: Type mismatch", code=53)
     with a_writer(FakeClickHouse(refusal)) as writer:
         writer.put(an_emission(1, panes=[a_pane()]))
         with pytest.raises(WriterStopped, match="Type mismatch"):
             writer.drain(10)
-        assert writer.error is refusal
+        assert writer.error is not None
+        assert writer.error.__cause__ is refusal
         with pytest.raises(WriterStopped):
             writer.put(an_emission(2))
         assert writer.acked(0) == -1
@@ -212,18 +223,59 @@ def test_a_step_without_rows_is_acknowledged_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "expected"),
+    ("error", "words"),
     [
-        (OperationalError("no route"), True),
-        (OSError(28, "No space left on device"), True),
-        (DatabaseError("memory limit", code=241), True),
-        (DatabaseError("a proxy's 502"), True),
-        (DatabaseError("unknown table", code=60), False),
-        (DataError("cannot serialise"), False),
+        (OperationalError("no route"), None),
+        (OSError(28, "No space left on device"), None),
+        *(
+            (DatabaseError("not now", code=code), None)
+            for code in (159, 209, 241, 242, 243, 252, 319, 999, 1001)
+        ),
+        (DatabaseError("a proxy's 502"), None),
+        *((DatabaseError("no such thing", code=code), "liftstream migrate") for code in (16, 60, 81)),
+        *((DatabaseError("not you", code=code), "INSERT into") for code in (164, 497)),
+        (DatabaseError("who are you", code=516), "user:password"),
+        (DatabaseError("not a number", code=53), "a fault of liftstream"),
+        (DataError("cannot serialise"), "a fault of liftstream"),
     ],
 )
-def test_what_is_worth_another_try(error: Exception, expected: bool) -> None:
-    assert is_unavailable(error) is expected
+def test_what_may_help_itself_is_tried_again_and_the_rest_says_what_to_do(
+    error: Exception, words: str | None
+) -> None:
+    said = advice(error)
+    assert (said is None) if words is None else (said is not None and words in said)
+
+
+def test_a_server_that_is_busy_or_full_is_tried_again_until_it_takes_everything(
+    clickhouse_server: ClickHouseServer, unique: str
+) -> None:
+    with connect(clickhouse_server.url_of(unique)) as connection, closing(connection.client()) as client:
+        fill(connection)
+        client.command("SYSTEM STOP MERGES totals")
+        few_parts = "parts_to_delay_insert = 1, parts_to_throw_insert = 1, max_delay_to_insert = 1"
+        client.command(f"ALTER TABLE totals MODIFY SETTING {few_parts}")
+        writer = Writer(connection.client, interval_seconds=0)
+        writer.put(an_emission(2, totals=[a_total(arm="b", impressions=7)]))
+        wait_until(lambda: writer.trouble is not None)
+        assert "Too many parts" in str(writer.trouble)
+        client.command("ALTER TABLE totals RESET SETTING parts_to_delay_insert, parts_to_throw_insert")
+        assert writer.drain(60)
+        writer.close()
+        client.command(f"DROP DATABASE {unique}")
+
+
+def test_tables_that_are_gone_stop_the_writer_with_what_to_do(
+    clickhouse_server: ClickHouseServer, unique: str
+) -> None:
+    with connect(clickhouse_server.url_of(unique)) as connection, closing(connection.client()) as client:
+        fill(connection)
+        client.command("DROP TABLE totals SYNC")
+        writer = Writer(connection.client, interval_seconds=0)
+        writer.put(an_emission(2, totals=[a_total()]))
+        with pytest.raises(WriterStopped, match=r"ClickHouse refuses .*totals.*run `liftstream migrate`"):
+            writer.drain(30)
+        writer.close()
+        client.command(f"DROP DATABASE {unique}")
 
 
 def wait_until(condition: Any) -> None:

@@ -1,0 +1,211 @@
+"""Exports of earlier engine versions, brought up to the present one step by step."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from stream.contracts.limits import MAX_ARMS, MAX_PHASES
+from stream.engine import ENGINE_VERSION
+from stream.engine.export import FLAT, PREFIX, RINGS, WHOLE
+from stream.engine.index import LINK_MASK
+from stream.engine.layout import (
+    ALWAYS,
+    AS_OF,
+    ASSIGNED,
+    DECLARED,
+    EARLIEST,
+    IDS,
+    IDS_BASE,
+    IMP_BASE,
+    IMPRESSION,
+    IMPS,
+    INT_BASE,
+    INTERACTION,
+    INTS,
+    TOUCHED,
+    TROUBLES,
+    UNKNOWN_TROUBLED,
+    UNKNOWN_TROUBLES,
+    USERS,
+)  # fmt: skip
+from stream.engine.moments import MOMENTS
+from stream.engine.outputs import COHORTS
+from stream.engine.rows import Array, Rows, flat, of_ring
+from stream.engine.segments import SEGMENT
+
+Export = Mapping[str, Rows]
+
+
+def upgraded(export: Export) -> Export:
+    """The same state as the present version exports it. Raises ValueError for one of a later version."""
+    version = json.loads(bytes(export["meta"].joined)).get("version", 1)
+    if version > ENGINE_VERSION:
+        raise ValueError(f"an export of engine version {version} is newer than {ENGINE_VERSION}")
+    for upgrade in UPGRADES[version - 1 :]:
+        export = upgrade(export)
+    return export
+
+
+def _from_1(export: Export) -> Export:
+    """Version 1 exported whole tables with their slots, and the steps of the rings inside `meta`."""
+    old = {name: rows.joined for name, rows in export.items()}
+    a = {name.removeprefix(PREFIX): array for name, array in old.items() if name.startswith(PREFIX)}
+    m = a["m"]
+    users = int(m[USERS])
+    a["ints"] = _with_watches(a["ints"], a["watch_slots"], int(m[INT_BASE]), int(m[INTS]))
+    a["user_tags"] = _tags(a["user_slots"], len(a["user_keys"]), 1, users)
+    for name, slots, base, count in (
+        ("id", "id_slots", IDS_BASE, IDS), ("imp", "imp_slots", IMP_BASE, IMPS), ("int", "watch_slots", INT_BASE, INTS),
+    ):  # fmt: skip
+        a[f"{name}_tags"] = _tags(a[slots], len(a[f"{name}_keys"]), int(m[base]), int(m[count]))
+    # Of interactions that wait for one id the slot has the newest: the others share its tag.
+    _spread_tags(a["int_tags"], a["ints"], int(m[INT_BASE]), int(m[INTS]))
+    new = {name: flat(a[name]) for name in WHOLE if name in a}
+    for counter, names in FLAT:
+        rows = int(m[counter]) + (1 if counter == USERS else 0)
+        new |= {name: flat(a[name][:rows]) for name in names if name in a}
+    for base, count, names in RINGS:
+        new |= {name: of_ring(a[name], int(m[base]), int(m[count])) for name in names}
+    new["assignments"] = flat(np.ascontiguousarray(a["users"]["assigned"][: users + 1]))
+    out = {PREFIX + name: rows for name, rows in new.items()}
+    meta = json.loads(bytes(old["meta"]))
+    for ring, segments in meta.pop("segments").items():
+        out[f"segments.{ring}"] = flat(np.array([tuple(s) for s in segments], SEGMENT))
+    meta["version"] = 2
+    out["meta"] = flat(np.frombuffer(bytearray(json.dumps(meta).encode()), np.uint8))
+    kept = (name for name in old if not name.startswith(PREFIX) and name != "meta")
+    return out | {name: flat(old[name]) for name in kept}
+
+
+# Version 2 kept these sums by (arm, slice), in this order; the last three and all after the flags are no sums of flags.
+SUMS_OF_VERSION_2 = (
+    "assigned_users", "exposed_users", "impressions", "clicked_impressions", "converted_impressions", "clicks",
+    "conversions", "mixed_users", "mixed_events", "before_assignment", "foreign_currency", "impressions_sq",
+    "clicked_sq", "clicked_x_impressions", "converted_sq", "converted_x_impressions", "clicks_sq", "conversions_sq",
+    "revenue_minor", "revenue_sq", "revenue_x_conversions",
+)  # fmt: skip
+EVENTS_OF_VERSION_2 = (
+    "mixed_events",
+    "before_assignment",
+    "foreign_currency",
+)  # not known by user: they stay where they are
+
+
+def _from_2(export: Export) -> Export:
+    """Version 2 knew no exposure, phases, pre_value, latency or retention: a user's exposure begins at the assignment.
+
+    The sums of experiments that go on are made anew of their users (see Engine.load).
+    """
+    old = {name.removeprefix(PREFIX): rows for name, rows in export.items()}
+    m, policy = old["m"].joined.copy(), old["policy"].joined
+    experiments = len(policy)
+    m[[TOUCHED, UNKNOWN_TROUBLED]] = 0
+    m[UNKNOWN_TROUBLES:] = 0
+    rules = _empty_rules(experiments)
+    new = {name: flat(array) for name, array in rules.items()}
+    new |= {
+        "m": flat(m),
+        "assigned": flat(_exposed_from_the_start(old["assigned"].joined, policy)),
+        "declared": flat(np.zeros((0, 2 * DECLARED), np.int64)),
+        "imps": Rows(tuple((first, _as(IMPRESSION, part)) for first, part in old["imps"].parts)),
+        "ints": Rows(tuple((first, _as(INTERACTION, part)) for first, part in old["ints"].parts)),
+    }
+    for part in new["imps"].parts:
+        part[1]["latency"] = -1
+    meta = json.loads(bytes(old["meta"].joined))
+    meta["experiments"]["declared"] = [{} for _ in meta["experiments"]["names"]]
+    meta |= {"version": 3, "recount": True}
+    kept = {name: rows for name, rows in export.items() if name not in ("state.fine_keys", "meta")}
+    kept |= {PREFIX + name: rows for name, rows in new.items()}
+    kept |= _totals_of_2(export, old["frozen"].joined)
+    return kept | {"meta": flat(np.frombuffer(bytearray(json.dumps(meta).encode()), np.uint8))}
+
+
+def _as(dtype: np.dtype[Any], old: Array) -> Array:
+    """Rows of another layout, with the fields that both have."""
+    new = np.zeros(len(old), dtype)
+    for name in set(dtype.names or ()) & set(old.dtype.names or ()):
+        new[name] = old[name]
+    return new
+
+
+def _exposed_from_the_start(old: Array, policy: Array) -> Array:
+    new = _as(ASSIGNED, old)
+    as_of = policy[np.maximum(new["experiment"], 0)] == AS_OF
+    exposed = new["impressions"] > 0
+    new["exposed_at"] = np.where(as_of, -1, np.where(exposed, new["at"], ALWAYS))
+    for name in ("clicks", "conversions", "revenue"):
+        new[f"early_{name}"] = np.where(as_of | exposed, 0, new[name])
+    new["flags"] |= np.where(as_of, 0, EARLIEST).astype(np.int8)
+    return new
+
+
+def _empty_rules(experiments: int) -> dict[str, Array]:
+    """What `define` fills, and counts that begin now."""
+    return {
+        "phases": np.full((experiments, MAX_PHASES), ALWAYS, np.int64),
+        "cap": np.full(experiments, ALWAYS, np.int64),
+        "foretold": np.zeros(experiments, np.int8),
+        "feeds": np.zeros((experiments, 1024), np.uint8),
+        "troubles": np.zeros((experiments, MAX_ARMS * TROUBLES), np.int64),
+        "troubled": np.zeros(experiments, np.int8),
+        "declaring": np.zeros(experiments, np.int8),
+    }
+
+
+def _totals_of_2(export: Export, frozen: Array) -> dict[str, Rows]:
+    """Whole for experiments that are over, their flags' sums for those that go on."""
+    keys, sums = export["totals.keys"].joined.copy(), export["totals.sums"].joined
+    over = frozen[keys[:, 0] // MAX_ARMS] != 0
+    new = np.zeros((len(keys), len(MOMENTS), 2), np.int64)
+    for place, name in enumerate(SUMS_OF_VERSION_2):
+        new[:, MOMENTS.index(name)] = (
+            sums[:, place] if name in EVENTS_OF_VERSION_2 else np.where(over[:, None], sums[:, place], 0)
+        )
+    keys[:, 0] *= MAX_PHASES
+    return {
+        "totals.keys": flat(keys),
+        "totals.sums": flat(new),
+        "totals.marks": export["totals.marks"],
+        "cohorts.keys": flat(np.zeros((0, 2), np.int64)),
+        "cohorts.sums": flat(np.zeros((0, len(COHORTS[1])), np.int64)),
+        "cohorts.marks": flat(np.zeros(0, np.int64)),
+    }
+
+
+def _live(slots: Array, base: int, count: int) -> tuple[Array, Array]:
+    """(links, tags) of the slots whose rows are alive."""
+    links = (slots & np.uint64(LINK_MASK)).astype(np.int64)
+    live = (slots != 0) & (((links - base) & LINK_MASK) < count)
+    return links[live], (slots[live] >> np.uint64(32)).astype(np.uint32)
+
+
+def _tags(slots: Array, rows: int, base: int, count: int) -> Array:
+    links, tags = _live(slots, base, count)
+    out = np.zeros(rows, np.uint32)
+    out[links & (rows - 1)] = tags
+    return out
+
+
+def _with_watches(old: Array, slots: Array, base: int, count: int) -> Array:
+    ints = _as(INTERACTION, old)
+    links, _ = _live(slots, base, count)
+    while len(links):
+        ints["watches"][links & (len(ints) - 1)] = 1
+        links = ints["watch"][links & (len(ints) - 1)].astype(np.int64)
+        links = links[(links != 0) & (((links - base) & LINK_MASK) < count)]
+    return ints
+
+
+def _spread_tags(tags: Array, ints: Array, base: int, count: int) -> None:
+    mask = len(ints) - 1
+    for k in reversed(range(count)):
+        p = (base + k) & mask
+        older = int(ints["watch"][p])
+        if ints["watches"][p] and older and ((older - base) & LINK_MASK) < count:
+            tags[older & mask] = tags[p]
+
+
+UPGRADES: tuple[Callable[[Export], Export], ...] = (_from_1, _from_2)

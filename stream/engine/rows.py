@@ -1,0 +1,74 @@
+"""What an export is made of: rows under numbers that neither growth nor expiry changes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.engine.index import LINK_MASK, power_of_two
+
+SMALL = 1 << 10  # rows of the smallest table
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """The rows of one table in order: (number of the first row, rows) by part, views where the table has them.
+
+    A table that only grows has one part and counts from 0; the rows of a ring are numbered by their links.
+    """
+
+    parts: tuple[tuple[int, Array], ...]
+
+    @property
+    def joined(self) -> Array:
+        """All rows in one array."""
+        arrays = [array for _, array in self.parts]
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def flat(array: Array) -> Rows:
+    """The rows of a table that only grows."""
+    return Rows(((0, array),))
+
+
+def of_ring(array: Array, base: int, count: int) -> Rows:
+    """The live rows of a ring, in the runs that are whole in it and before links wrap around."""
+    parts: list[tuple[int, Array]] = []
+    done = 0
+    while done < count or not parts:
+        link = (base + done) & LINK_MASK
+        start = link & (len(array) - 1)
+        rows = min(count - done, len(array) - start, LINK_MASK + 1 - link)
+        parts.append((link, array[start : start + rows]))
+        done += rows
+    return Rows(tuple(parts))
+
+
+def ring_of(rows: Rows) -> Array:
+    """A ring with these rows where their links say."""
+    first = rows.parts[0][1]
+    count = sum(len(array) for _, array in rows.parts)
+    ring = np.zeros((capacity_for(count), *first.shape[1:]), first.dtype)
+    for link, array in rows.parts:
+        done = 0
+        while done < len(array):
+            start = (link + done) & (len(ring) - 1)
+            fit = min(len(array) - done, len(ring) - start)
+            ring[start : start + fit] = array[done : done + fit]
+            done += fit
+    return ring
+
+
+def table_of(rows: Rows) -> Array:
+    """A table with these rows and room for more."""
+    array = rows.joined
+    table = np.zeros((capacity_for(len(array)), *array.shape[1:]), array.dtype)
+    table[: len(array)] = array
+    return table
+
+
+def capacity_for(rows: int) -> int:
+    """Rows of a table that holds so many."""
+    return max(SMALL, power_of_two(rows + 2))
