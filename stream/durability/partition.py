@@ -168,7 +168,8 @@ class Partition:
         queue = self._queues[topic]
         entry = self._replay.get(self.step + 1)
         lacking = entry.ranges[topic].hi - queue.next if entry else 0
-        return max(self._pace.max_rows - queue.rows, lacking, 0)
+        welcome = self._pace.max_rows - queue.rows if queue.nbytes < self._pace.max_queued_bytes else 0
+        return max(welcome, lacking, 0)
 
     # Steps
 

@@ -29,6 +29,17 @@ def offsets_of(pieces: list[Piece]) -> list[int]:
     return [int(offset) for piece in pieces for offset in piece.batch.offset]
 
 
+def test_the_bytes_of_what_waits_are_known() -> None:
+    queue = Queue()
+    batch = a_batch(Topic.IMPRESSIONS, [Record(i, i, "x") for i in range(4)])
+    queue.offer(batch, 4, FakeReading())
+    assert queue.nbytes == batch.buf.nbytes
+    queue.drop(2)
+    assert queue.nbytes == batch.buf.nbytes
+    queue.drop(4)
+    assert queue.nbytes == 0
+
+
 def test_a_range_of_all_records_includes_the_gap_behind_them() -> None:
     queue = a_queue(records(1, 2))
     queue.offer(a_batch(Topic.IMPRESSIONS, []), 9, FakeReading())
