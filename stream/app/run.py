@@ -131,7 +131,10 @@ def _run(
     )
     rolling = RollingWindows(writer, partitions=broker.partials_partitions)
     connect_agents(app, worker, rolling, settings.partials_topic)
-    connect_service(app, worker, outlet, rolling, settings.step_seconds)
+    connect_service(
+        app, worker, outlet, rolling,
+        partials_topic=settings.partials_topic, step_seconds=settings.step_seconds,
+    )  # fmt: skip
     ends = Ends()
     health = Health(worker, writer, ends, names, _patience(settings))
     health.remember_arrivals(arrived_ms)
