@@ -22,7 +22,9 @@ def test_results_as_json_are_rows_with_every_column(run: Run, counted: Path) -> 
 def test_results_can_be_narrowed(run: Run, counted: Path) -> None:
     result = run("results", "--into", counted, "--json", "--slice", "country=DE")
     assert [row["arm"] for row in json.loads(result.stdout)] == ["b"]
-    assert json.loads(run("results", "--into", counted, "--json", "--experiment", "other").stdout) == []
+    refused = run("results", "--into", counted, "--json", "--experiment", "other")
+    assert refused.exit_code == 1
+    assert "'other': known are shelf." in refused.stderr
 
 
 def test_results_for_people_are_a_table(run: Run, counted: Path) -> None:

@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.contracts.topics import Topic
@@ -94,6 +94,7 @@ def test_dropping_a_range_leaves_exactly_the_rest(offsets: list[int], data: Any)
     assert offsets_of(queue.upto(10_000)) == offsets[cut:]
 
 
+@settings(deadline=None)  # the first call may compile
 @given(OFFSETS, st.data())
 def test_the_digest_does_not_depend_on_how_records_are_batched(offsets: list[int], data: Any) -> None:
     whole = a_batch(Topic.IMPRESSIONS, records(*offsets))
