@@ -70,6 +70,7 @@ def run_worker(settings: Settings, *, new_generation: bool = False) -> int:
     stopping.install()
     definitions = settings.definitions()
     store = open_store(settings.checkpoints)
+    store.refuse_without_put_if_absent()
     create_topics(settings)
     broker = describe_broker(settings)
     with ExitStack() as stack:
