@@ -57,6 +57,15 @@ def test_a_ledger_that_does_not_add_up_fails_the_check(run: Run, counted: Path) 
     assert run("ledger", "--into", counted).exit_code == 0
 
 
+def test_status_shows_what_workers_say_against_themselves(run: Run, counted: Path) -> None:
+    said = run("status", "--into", counted)
+    assert "ClickHouse is slow." in said.stderr
+    (row,) = json.loads(run("status", "--workers", "--into", counted, "--json").stdout)
+    assert (row["worker"], row["ready"], row["reasons"]) == ("host-1", False, "ClickHouse is slow.")
+    assert row["impressions_at"] is not None
+    assert row["assignments_at"] is None
+
+
 def test_status_shows_each_partition(run: Run, counted: Path) -> None:
     (row,) = json.loads(run("status", "--into", counted, "--json").stdout)
     assert row["last_step"] == 1
