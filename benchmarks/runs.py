@@ -121,7 +121,7 @@ class _Process:
     def _has_taken_over(self) -> bool:
         try:
             with urllib.request.urlopen(self._metrics, timeout=5) as answer:
-                return b"\nliftstream_takeovers_total 0\n" not in answer.read()
+                return b"\nliftstream_takeovers_total 0.0\n" not in answer.read()
         except OSError:  # it does not listen yet
             return False
 

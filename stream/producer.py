@@ -24,6 +24,7 @@ from kafka.partitioner.default import DefaultPartitioner, murmur2
 from kafka.protocol.producer import InitProducerIdRequest
 from pydantic import ValidationError
 
+from stream.contracts.addresses import bootstrap_servers
 from stream.contracts.avro import Encoder
 from stream.contracts.models import MODELS, Event
 from stream.contracts.registry import Registry
@@ -111,7 +112,7 @@ class Producer:
         self._room = threading.BoundedSemaphore(MAX_WAITING)
         self._failures = _Failures()
         options: dict[str, Any] = {
-            "bootstrap_servers": bootstrap_servers(broker),
+            "bootstrap_servers": _servers(broker),
             "client_id": "liftstream",
             "acks": "all",
             "linger_ms": linger_ms,
@@ -224,9 +225,13 @@ class Producer:
             "country": country,
             "device": device,
         }
+        if isinstance(items, (str, bytes)):
+            raise Rejected(
+                f"Impression rejected: items must be a list of item ids, not one text (got {items!r})"
+            )
         events = []
         for position, item in enumerate(items):
-            own = {"item_id": item} if isinstance(item, str) else item
+            own = item if isinstance(item, Mapping) else {"item_id": item}
             ids = {"event_id": _new_id(), "impression_id": _new_id(), "position": position}
             events.append(_validated(Topic.IMPRESSIONS, shared | ids | own))
         for event in events:
@@ -373,17 +378,11 @@ def _hash_of(key: bytes) -> int:
     return int(murmur2(key))
 
 
-def bootstrap_servers(broker: str) -> list[str]:
-    """`kafka://a:9092,b:9092` as host:port of each. Raises ConfigurationError."""
-    servers = [server.strip() for server in broker.removeprefix("kafka://").split(",")]
-    if not all(_is_address(server) for server in servers):
-        raise ConfigurationError(f"The broker {broker!r} must look like kafka://localhost:9092.")
-    return servers
-
-
-def _is_address(server: str) -> bool:
-    host, _, port = server.rpartition(":")
-    return bool(host) and "/" not in host and port.isdecimal()
+def _servers(broker: str) -> list[str]:
+    try:
+        return bootstrap_servers(broker)
+    except ValueError as rule:
+        raise ConfigurationError(f"The broker {broker!r} {rule}.") from None
 
 
 def _connect(broker: str, options: dict[str, Any]) -> KafkaProducer:

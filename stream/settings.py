@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
@@ -26,6 +25,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from stream.contracts.addresses import bootstrap_servers
 from stream.contracts.definitions import Definitions, duration_ms, load_experiments
 from stream.contracts.models import Currency
 from stream.contracts.topics import DEFAULT_PREFIX, Topic
@@ -47,8 +47,7 @@ def _parse_list(text: Any) -> Any:
 
 
 def _check_broker(url: str) -> str:
-    if not re.fullmatch(r"kafka://[^,/:\s]+:\d+(,[^,/:\s]+:\d+)*", url):
-        raise ValueError("must be kafka://host:port, several hosts with commas between")
+    bootstrap_servers(url)
     return url
 
 
@@ -219,7 +218,7 @@ class Settings(BaseSettings):
     @property
     def bootstrap_servers(self) -> list[str]:
         """`host:port` of each broker."""
-        return self.broker.removeprefix("kafka://").split(",")
+        return bootstrap_servers(self.broker)
 
     def topic(self, topic: Topic) -> str:
         """The full name of an input topic."""

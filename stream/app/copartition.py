@@ -35,6 +35,11 @@ def _torn(names: Mapping[Topic, str], assigned: Set[TP]) -> str | None:
     wanted = {TP(name, tp.partition) for tp in assigned for name in names.values()}
     if not (missing := wanted - assigned):
         return None
+    if gone := sorted(set(names.values()) - {tp.topic for tp in assigned}):
+        return (
+            f"Kafka does not have {' and '.join(gone)} any more: whatever was not counted is lost with it. Create it "
+            "again with liftstream migrate and start over with --new-generation."
+        )
     return (
         f"Kafka assigned {_shown(assigned)} but not {_shown(missing)} to this worker: let all workers of the group run "
         "the same version."

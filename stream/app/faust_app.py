@@ -100,16 +100,22 @@ def connect_agents(app: faust.App, worker: Worker, rolling: RollingWindows, part
     @app.agent(app.topic(partials_topic, schema=AsBytes(), acks=False), name="rolling")
     async def take_partials(stream: Any) -> None:
         async for event in stream.events():
-            rolling.state.apply(event.key, event.value)
+            rolling.take(event.message.partition, event.message.offset, event.key, event.value)
 
     @app.on_partitions_assigned.connect(weak=False)
     async def on_assigned(_: Any, assigned: set[TP], **__: Any) -> None:
         worker.keep_only({tp.partition for tp in assigned if tp.topic in worker.input_topics})
-        rolling.keep_only({tp.partition for tp in assigned if tp.topic == partials_topic})
+        rolling.assign({tp.partition for tp in assigned if tp.topic == partials_topic})
 
 
 def connect_service(
-    app: faust.App, worker: Worker, outlet: KafkaOutlet, rolling: RollingWindows, step_seconds: float
+    app: faust.App,
+    worker: Worker,
+    outlet: KafkaOutlet,
+    rolling: RollingWindows,
+    *,
+    partials_topic: str,
+    step_seconds: float,
 ) -> None:
     """Run steps, flushes, windows and commits, each at its own pace, from the app's start to its stop."""
 
@@ -137,10 +143,19 @@ def connect_service(
         async def write_windows(self) -> None:
             while not self.should_stop:
                 try:
+                    await self.ask_for_ends()
                     rolling.write()
+                except (KafkaError, FaustError) as error:
+                    log.warning("Kafka does not say where the partials end and is asked again: %r", error)
                 except Exception as error:
                     worker.fail(error)
                 await self.sleep(ROLLING_SECONDS)
+
+        async def ask_for_ends(self) -> None:
+            if tps := {TP(partials_topic, partition) for partition in rolling.without_end}:
+                begins = await app.consumer.earliest_offsets(*tps)
+                ends = await app.consumer.highwaters(*tps)
+                rolling.expect({tp.partition: ends[tp] if ends[tp] > begins[tp] else 0 for tp in tps})
 
         @Service.task
         async def commit(self) -> None:

@@ -1,8 +1,9 @@
 """What was fetched of one topic-partition and is not decoded yet."""
 
 from collections import deque
+from dataclasses import replace
 
-from stream.intake.record_sets import Chunk
+from stream.intake.record_sets import Chunk, is_compressed, unpacked
 from stream.intake.transport import Fetched
 
 MAX_ROWS = 100_000
@@ -17,7 +18,7 @@ class Feed:
     """
 
     def __init__(self) -> None:
-        self._items: deque[Fetched] = deque()
+        self._items: deque[tuple[Fetched, int]] = deque()  # with their bytes as fetched
         self._epoch = 0
         self._seq = 0
         self._in = [0, 0]  # rows, bytes accepted
@@ -68,9 +69,10 @@ class Feed:
         self._seq += 1
         self.next_offset = fetched.next_offset
         self.hear_end(fetched.end_offset)
+        nbytes = size_of(fetched)
         self._in[0] += fetched.rows
-        self._in[1] += size_of(fetched)
-        self._items.append(fetched)
+        self._in[1] += nbytes
+        self._items.append((fetched, nbytes))
 
     def hear_end(self, end: int | None) -> None:
         """Note where the topic ends; None: nobody has said so lately."""
@@ -90,14 +92,36 @@ class Feed:
             self.has_lost = True
 
     def peek(self) -> Fetched | None:
-        """The oldest item."""
-        return self._items[0] if self._items else None
+        """The oldest item; of a compressed one as much as may be unpacked together."""
+        if not self._items:
+            return None
+        fetched, nbytes = self._items[0]
+        first, rest = split(fetched)
+        if rest is not None:
+            self._items[0] = rest, nbytes
+            self._items.appendleft((first, 0))
+        elif first is not fetched:
+            self._items[0] = first, nbytes
+        return first
 
     def pop(self) -> None:
         """Forget the oldest item: it was taken."""
-        fetched = self._items.popleft()
+        fetched, nbytes = self._items.popleft()
         self._out[0] += fetched.rows
-        self._out[1] += size_of(fetched)
+        self._out[1] += nbytes
+
+
+def split(fetched: Fetched) -> tuple[Fetched, Fetched | None]:
+    """The part of a fetch that may be unpacked together, unpacked, and the rest of it, if any."""
+    chunks = [record for record in fetched.records if isinstance(record, Chunk)]
+    if not any(is_compressed(chunk) for chunk in chunks):
+        return fetched, None
+    head, tail = unpacked(chunks[0])
+    left = (*((tail,) if tail else ()), *chunks[1:])
+    if not left:
+        return replace(fetched, records=(head,)), None
+    first = replace(fetched, rows=head.rows, next_offset=head.next_offset, records=(head,))
+    return first, replace(fetched, rows=fetched.rows - head.rows, records=left)
 
 
 def size_of(fetched: Fetched) -> int:

@@ -128,7 +128,7 @@ class Health:
         if not held.is_running:
             yield f"Partition {number} is being loaded."
             return
-        if held.partition.has_replay:
+        if held.is_replaying:
             yield f"Partition {number} repeats journaled steps."
         if held.pause is Pause.SINK_IS_FULL:
             yield (

@@ -57,6 +57,7 @@ class Held:
     feeds: tuple[Feed, Feed, Feed] = field(default_factory=lambda: (Feed(), Feed(), Feed()))
     is_assigned: bool = False
     is_running: bool = False
+    is_replaying: bool = False  # what the journal held when it began is not all taken again yet
     pause: Pause | None = None  # why it takes no step now
     newest_record_ms: int = -1  # Kafka record time of the newest record that a step has taken
     stepped_at: float = 0.0  # by `uptime`; or when it last had nothing to do
@@ -76,6 +77,7 @@ class Held:
         """It is loaded and sought: take data, unless it went to another worker meanwhile."""
         self._is_new = True
         self.stepped_at = self.uptime()
+        self.is_replaying = self.partition.has_replay
         self.is_running = is_ours
 
     def turn(self, decoder: Decodes, counters: Counters) -> bool:
@@ -89,6 +91,7 @@ class Held:
                 return self._note(result)
             self.pause = None
             self._is_new = False
+            self.is_replaying = result.is_replay and self.partition.has_replay
             self.stepped_at = self.uptime()
             counters.step_seconds.add(self.stepped_at - started)
             self._count(result, counters)

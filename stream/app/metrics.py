@@ -182,6 +182,8 @@ class Metrics(Collector):
         yield _histogram("clickhouse_insert_seconds", "Time of an insert", _by(sink.insert_seconds), "table")
         produced = {(): self._m.outlet.seconds}
         yield _histogram("kafka_produce_seconds", "Until a step's messages were acknowledged", produced)
+        snapshots = {(): self._m.store.snapshot_seconds}
+        yield _histogram("snapshot_seconds", "From a snapshot's first piece to its publication", snapshots)
         calls = _by(self._m.store.seconds)
         yield _histogram("store_seconds", "Time of a call of the checkpoint store", calls, "operation")
 

@@ -70,6 +70,7 @@ def run_worker(settings: Settings, *, new_generation: bool = False) -> int:
     stopping.install()
     definitions = settings.definitions()
     store = open_store(settings.checkpoints)
+    store.refuse_without_put_if_absent()
     create_topics(settings)
     broker = describe_broker(settings)
     with ExitStack() as stack:
@@ -131,7 +132,10 @@ def _run(
     )
     rolling = RollingWindows(writer, partitions=broker.partials_partitions)
     connect_agents(app, worker, rolling, settings.partials_topic)
-    connect_service(app, worker, outlet, rolling, settings.step_seconds)
+    connect_service(
+        app, worker, outlet, rolling,
+        partials_topic=settings.partials_topic, step_seconds=settings.step_seconds,
+    )  # fmt: skip
     ends = Ends()
     health = Health(worker, writer, ends, names, _patience(settings))
     health.remember_arrivals(arrived_ms)

@@ -37,6 +37,8 @@ class TimedStore:
         self._clock = clock
         self.seconds: Spreads = defaultdict(Spread)
         self.written_bytes: dict[str, int] = {}
+        self.snapshot_seconds = Spread()  # from the first piece that is written to the manifest
+        self._begun: dict[int, float] = {}
         self.published_at: dict[
             int, float
         ] = {}  # when, by `clock`, the newest snapshot of a partition was published
@@ -73,12 +75,20 @@ class TimedStore:
             self.seconds[name].add(self._clock() - started)
 
     def _note(self, path: str, data: bytes) -> None:
-        """Paths are generation/partition/kind/...; see durability."""
+        """Paths are generation/partition/kind/..., or generation/kind/...; see durability."""
         parts = path.split("/")
-        kind = parts[2] if len(parts) > 3 else parts[-1]
+        kind = parts[2] if len(parts) > 3 else parts[min(1, len(parts) - 1)]
         self.written_bytes[kind] = self.written_bytes.get(kind, 0) + len(data)
-        if kind == "snapshot" and parts[1][1:].isdigit():
-            self.published_at[int(parts[1][1:])] = self._clock()
+        if kind in ("state", "snapshot") and parts[1][1:].isdigit():
+            self._note_snapshot(int(parts[1][1:]), is_published=kind == "snapshot")
+
+    def _note_snapshot(self, partition: int, *, is_published: bool) -> None:
+        now = self._clock()
+        began = self._begun.setdefault(partition, now)
+        if is_published:
+            self.published_at[partition] = now
+            self.snapshot_seconds.add(now - began)
+            del self._begun[partition]
 
 
 class TimedInserter:

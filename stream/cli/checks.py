@@ -3,14 +3,13 @@
 import re
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from stream.durability.store import open_store
-from stream.errors import DirectoryInUse, LiftstreamError
+from stream.errors import ConfigurationError, DirectoryInUse, LiftstreamError
 from stream.settings import Settings
 from stream.sink.connect import connect
 from stream.sink.migrate import migrations
@@ -122,13 +121,12 @@ def check_database(settings: Settings) -> Iterator[Finding]:
 def check_checkpoints(settings: Settings) -> Iterator[Finding]:
     """Whether the checkpoint store takes a new object, refuses it a second time, and gives it back."""
     store = open_store(settings.checkpoints)
-    path = f"doctor/{uuid.uuid4().hex}"
     try:
-        kept = store.create(path, b"1") and not store.create(path, b"2") and store.get(path) == b"1"
-    finally:
-        store.delete([path])
-    advice = "" if kept else "The store does not honour put-if-absent: use another one."
-    yield Finding("checkpoints", settings.checkpoints, advice)
+        store.refuse_without_put_if_absent()
+    except ConfigurationError as error:
+        yield Finding("checkpoints", settings.checkpoints, str(error))
+    else:
+        yield Finding("checkpoints", settings.checkpoints)
 
 
 def check_memory(settings: Settings, load: Load) -> Finding:

@@ -1,6 +1,7 @@
 """What commands print: tables for people, JSON for programs, progress on standard error."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
@@ -19,8 +20,20 @@ def note(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """To standard output; times in ISO 8601, whatever else JSON does not know as text."""
-    click.echo(json.dumps(value, indent=2, default=_as_text, ensure_ascii=False))
+    """To standard output; times in ISO 8601, NaN and infinities as null, whatever else JSON does not know as text."""
+    click.echo(json.dumps(_finite(value), indent=2, default=_as_text, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {key: _finite(part) for key, part in value.items()}
+        case list() | tuple():
+            return [_finite(part) for part in value]
+        case _:
+            return value
 
 
 def _as_text(value: Any) -> str:

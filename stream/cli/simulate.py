@@ -119,12 +119,13 @@ def _to_broker(settings: Settings) -> Iterator[Emit]:
 
 @contextmanager
 def _to_files(folder: Path) -> Iterator[Emit]:
+    paths = {topic: folder / f"{topic.word}.jsonl" for topic in Topic}
+    if there := next((path for path in paths.values() if path.exists()), None):
+        raise ConfigurationError(f"{there} is there already: name another folder, or remove it.")
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            files = {
-                topic: stack.enter_context((folder / f"{topic.word}.jsonl").open("w")) for topic in Topic
-            }
+            files = {topic: stack.enter_context(path.open("w")) for topic, path in paths.items()}
         except OSError as error:
             raise ConfigurationError(f"{error.filename} cannot be written: {error.strerror}.") from None
 

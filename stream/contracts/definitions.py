@@ -46,15 +46,13 @@ _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": DAY_MS, "w": 
 _DURATION = re.compile(r"\s*([0-9]+)\s*(ms|s|m|h|d|w)\s*")
 
 
-def duration_ms(value: str | int | timedelta) -> int:
-    """Milliseconds of `90s`, `15m`, `24h`, `7d`, `2w`, `500ms`, a timedelta or a plain number of seconds.
+def duration_ms(value: str | timedelta) -> int:
+    """Milliseconds of `90s`, `15m`, `24h`, `7d`, `2w`, `500ms` or a timedelta.
 
-    Raises ValueError for anything else and for negative durations.
+    Raises ValueError for anything else: negative durations, and numbers without a unit.
     """
     if isinstance(value, timedelta):
         value = f"{value // timedelta(milliseconds=1)}ms"
-    elif isinstance(value, int) and not isinstance(value, bool):
-        value = f"{value}s"
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(
@@ -313,7 +311,8 @@ def _with_moment(path: Path, fields: dict[str, Any], key: str) -> dict[str, Any]
 
 def _sentences(error: ValidationError) -> list[str]:
     keys = ["ends_at" if field == "ends_at_ms" else field for field in Experiment.model_fields]
+    found = violations(error, keys, what="key of an experiment file")
     return [
         str(violation).replace("ends_at_ms", "ends_at").replace("starts_at_ms", "starts_at")
-        for violation in violations(error, keys)
+        for violation in found
     ]

@@ -32,6 +32,15 @@ class Violation:
 _WORDS: dict[str, tuple[str, Reason]] = {
     "missing": ("is required", Reason.MALFORMED),
     "string_type": ("must be text", Reason.MALFORMED),
+    "tuple_type": ("must be a list", Reason.MALFORMED),
+    "list_type": ("must be a list", Reason.MALFORMED),
+    "dict_type": ("must be a table of keys", Reason.MALFORMED),
+    "path_type": ("must be a path", Reason.MALFORMED),
+    "int_parsing": ("must be a whole number", Reason.MALFORMED),
+    "float_parsing": ("must be a number", Reason.MALFORMED),
+    "literal_error": ("must be {expected}", Reason.MALFORMED),
+    "byte_size": ("must be a size such as 4GiB", Reason.MALFORMED),
+    "byte_size_unit": ("must be a size such as 4GiB", Reason.MALFORMED),
     "string_unicode": ("must be valid Unicode text", Reason.INVALID_UTF8),
     "string_too_short": (RULES[Reason.EMPTY], Reason.EMPTY),
     "string_pattern_mismatch": (RULES[Reason.BAD_CURRENCY], Reason.BAD_CURRENCY),
@@ -53,32 +62,37 @@ _WORDS: dict[str, tuple[str, Reason]] = {
     "model_type": ("the record must be an object of fields", Reason.MALFORMED),
 }
 _WHOLE_RECORD = ("json_invalid", "model_type")
+_TABLE = "must be a table of keys"  # a part that is a record itself
 
 
-def violations(error: ValidationError, fields: Iterable[str] = ()) -> list[Violation]:
+def violations(
+    error: ValidationError, fields: Iterable[str] = (), *, what: str = "field of this event"
+) -> list[Violation]:
     """The broken rules of one record, in Pydantic's order.
 
-    fields: the record's known fields, for "did you mean" beside an unknown one.
+    fields: the record's known fields, for "did you mean" beside an unknown one. what: such a field in words.
     """
-    return [_violation(detail, tuple(fields)) for detail in error.errors(include_url=False)]
+    return [_violation(detail, tuple(fields), what) for detail in error.errors(include_url=False)]
 
 
-def _violation(detail: ErrorDetails, fields: tuple[str, ...]) -> Violation:
+def _violation(detail: ErrorDetails, fields: tuple[str, ...], what: str) -> Violation:
     kind = detail["type"]
     field = ".".join(map(str, detail["loc"]))
     if kind == "extra_forbidden":
-        return Violation(field, _shown(detail["input"]), _unknown_field(field, fields), Reason.MALFORMED)
+        return Violation(
+            field, _shown(detail["input"]), _unknown_field(field, fields, what), Reason.MALFORMED
+        )
     rule, reason = _WORDS.get(kind, (detail["msg"], Reason.MALFORMED))
+    if kind == "model_type" and field:
+        kind, rule = "dict_type", _TABLE
     value = "" if kind == "missing" or kind in _WHOLE_RECORD else _shown(detail["input"])
     sentence = rule.format(**detail.get("ctx", {})).replace(" at line 1 column ", " at character ")
     return Violation(field, value, sentence, reason)
 
 
-def _unknown_field(field: str, fields: tuple[str, ...]) -> str:
+def _unknown_field(field: str, fields: tuple[str, ...], what: str) -> str:
     near = difflib.get_close_matches(field, fields, n=1)
-    return (
-        f"is not a field of this event (did you mean {near[0]}?)" if near else "is not a field of this event"
-    )
+    return f"is not a {what} (did you mean {near[0]}?)" if near else f"is not a {what}"
 
 
 def _shown(value: Any) -> str:

@@ -15,7 +15,8 @@ from stream.settings import PREFIX
 STOP_SECONDS = 15.0
 SOON_SECONDS = 5.0  # a worker that dies sooner than this after its start has not really run
 MAX_EARLY_DEATHS = 3
-_LOG_PREFIX = re.compile(r"^[\d-]+ [\d:,]+ [A-Z]+ [\w.]+: ")
+# Our own lines; those of Faust and its kind say nothing to who watches a demo.
+_OURS = re.compile(r"(?:[\d-]+ [\d:,]+ [A-Z]+ stream[\w.]*|liftstream): (.+)")
 
 
 class SupervisedWorker:
@@ -57,10 +58,10 @@ class SupervisedWorker:
         self.start()
 
     def last_words(self) -> str:
-        """The last message in its log, without time, level and logger."""
+        """The last message of ours in its log, without time, level and logger."""
         lines = self.log_file.read_text(errors="replace").splitlines() if self.log_file.exists() else []
-        newest = next((line.strip() for line in reversed(lines) if line.strip()), "it is starting")
-        return _LOG_PREFIX.sub("", newest)
+        ours = (found[1].strip() for line in reversed(lines) if (found := _OURS.fullmatch(line)))
+        return next(ours, "it is starting")
 
     def stop(self) -> None:
         """End it: asked first, then killed."""

@@ -78,6 +78,7 @@ class Partition:
         self._waiting_since_ms: int | None = None
         self._confirmed_ms = 0  # uptime at which the journal was known to end at the state or the replay
         self._is_running = False
+        self._owes_partials = False  # they are republished where the journal ends, not over newer ones
 
     @property
     def machine(self) -> Machine:
@@ -137,7 +138,7 @@ class Partition:
             self._refuse_incompatible_definitions()
 
     def start(self, offsets: Offsets) -> None:
-        """Begin to queue at these offsets and republish the live partials."""
+        """Begin to queue at these offsets; the live partials are republished once the journal is replayed."""
         if self.offsets is not None and self.offsets != offsets:
             raise ValueError(f"partition {self.number} must start at {self.offsets}, not at {offsets}")
         newest = self.machine.newest_ms
@@ -146,7 +147,7 @@ class Partition:
         self._mark = replace(self._current, offsets=offsets)
         self._waiting_since_ms = None
         self._checkpoints.restart(self._snapshots.newest_step())
-        self._republish()
+        self._owes_partials = True
         self._is_running = True
 
     def stop(self) -> None:
@@ -168,7 +169,8 @@ class Partition:
         queue = self._queues[topic]
         entry = self._replay.get(self.step + 1)
         lacking = entry.ranges[topic].hi - queue.next if entry else 0
-        return max(self._pace.max_rows - queue.rows, lacking, 0)
+        welcome = self._pace.max_rows - queue.rows if queue.nbytes < self._pace.max_queued_bytes else 0
+        return max(welcome, lacking, 0)
 
     # Steps
 
@@ -182,6 +184,8 @@ class Partition:
             self._republish()
         if self._around.sink.is_full:
             return Pause.SINK_IS_FULL
+        if self._owes_partials and not self.has_replay:
+            self._republish()
         entry = self._replay.get(self.step + 1)
         is_replay = entry is not None
         if entry is None:
@@ -397,6 +401,7 @@ class Partition:
         return self._journal.definitions(digest_of_them)
 
     def _republish(self) -> None:
+        self._owes_partials = False
         if self.step:
             mark = self._current
             state = State(mark.step, mark.planned_at_ms, mark.clock_ms)

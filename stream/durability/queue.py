@@ -36,6 +36,7 @@ class Queue:
         self.first = 0  # where the next step starts
         self.next = 0  # where the next batch starts
         self.rows = 0
+        self.nbytes = 0  # of the batches' buffers
         self.end: int | None = None  # the topic's end when last heard of
         self._is_end_recent = False
 
@@ -44,7 +45,7 @@ class Queue:
         self._pieces.clear()
         self._newest_ms = newest_ms
         self.first = self.next = offset
-        self.rows = 0
+        self.rows = self.nbytes = 0
         self.end = None
         self._is_end_recent = False
 
@@ -67,6 +68,7 @@ class Queue:
             self._newest_ms = int(reached[-1])
             self._pieces.append(Piece(batch, reached, reading))
             self.rows += len(batch)
+            self.nbytes += batch.buf.nbytes
         self.next = next_offset
 
     @property
@@ -120,7 +122,9 @@ class Queue:
         for piece, stop in list(self._before(offset)):
             self._pieces.popleft()
             self.rows -= stop
+            self.nbytes -= piece.batch.buf.nbytes
             if stop < len(piece.batch):
+                self.nbytes += piece.batch.buf.nbytes
                 self._pieces.appendleft(piece.rows(stop, len(piece.batch)))
         self.first = offset
 

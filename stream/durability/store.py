@@ -1,5 +1,6 @@
 """The checkpoint store: named byte strings with one atomic promise, put-if-absent."""
 
+import errno
 import os
 import uuid
 from collections.abc import Iterable, Iterator
@@ -16,7 +17,9 @@ from obstore.store import LocalStore, from_url
 from stream.errors import ConfigurationError, Unavailable
 
 _STAGING = "staging"
+_PROBE = "probe"
 _ABANDONED = timedelta(days=1)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (
     exceptions.PermissionDeniedError,
     exceptions.UnauthenticatedError,
@@ -70,7 +73,7 @@ class ObjectStore:
     def create(self, path: str, data: bytes) -> bool:
         """See Store."""
         try:
-            with _errors_named():
+            with _errors_named(self._root):
                 self._write(path, data, replace=False)
         except exceptions.AlreadyExistsError:
             return False
@@ -78,20 +81,20 @@ class ObjectStore:
 
     def put(self, path: str, data: bytes) -> None:
         """See Store."""
-        with _errors_named():
+        with _errors_named(self._root):
             self._write(path, data, replace=True)
 
     def get(self, path: str) -> bytes | None:
         """See Store."""
         try:
-            with _errors_named():
+            with _errors_named(self._root):
                 return bytes(obstore.get(self._objects, path).bytes())
         except (FileNotFoundError, exceptions.NotFoundError):
             return None
 
     def names(self, folder: str, after: str = "") -> list[str]:
         """See Store."""
-        with _errors_named():
+        with _errors_named(self._root):
             chunks = obstore.list(self._objects, folder, offset=after or None)
             return sorted(entry["path"] for chunk in chunks for entry in chunk)
 
@@ -99,17 +102,30 @@ class ObjectStore:
         """See Store."""
         for path in paths:
             try:
-                with _errors_named():
+                with _errors_named(self._root):
                     obstore.delete(self._objects, path)
             except (FileNotFoundError, exceptions.NotFoundError):
                 continue
+
+    def refuse_without_put_if_absent(self) -> None:
+        """Create an object twice. Raises ConfigurationError if both are taken: all rests on its refusal."""
+        path = f"{_PROBE}/{uuid.uuid4().hex}"
+        try:
+            kept = self.create(path, b"1") and not self.create(path, b"2") and self.get(path) == b"1"
+        finally:
+            self.delete([path])
+        if not kept:
+            raise ConfigurationError(
+                "The checkpoint store takes an object that is there a second time, so two workers could count the same "
+                "records: use one that honours put-if-absent (S3: If-None-Match), or a file:// directory."
+            )
 
     def discard_abandoned_writes(self) -> None:
         """Remove what writers that died in the middle left behind a day ago or earlier."""
         if self._root is None:
             return
         before = datetime.now(UTC) - _ABANDONED
-        with _errors_named():
+        with _errors_named(self._root):
             staged = [entry for chunk in obstore.list(self._objects, _STAGING) for entry in chunk]
         self.delete(entry["path"] for entry in staged if entry["last_modified"] < before)
 
@@ -172,7 +188,7 @@ def _open_directory(path: Path) -> ObjectStore:
 
 
 @contextmanager
-def _errors_named() -> Iterator[None]:
+def _errors_named(root: Path | None) -> Iterator[None]:
     """Leave `exists` and `not found` to the caller, name everything else ours."""
     try:
         yield
@@ -184,7 +200,15 @@ def _errors_named() -> Iterator[None]:
             "check LIFTSTREAM_CHECKPOINTS and its credentials."
         ) from error
     except (exceptions.BaseError, OSError) as error:
+        if _is_disk_full(error):
+            raise Unavailable(
+                f"The disk of the checkpoint store {root} is full: make room, and the worker goes on by itself."
+            ) from error
         raise Unavailable(f"The checkpoint store does not answer: {_first_line(error)}") from error
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    return getattr(error, "errno", None) in _FULL or any(f"(os error {code})" in str(error) for code in _FULL)
 
 
 def _first_line(error: BaseException) -> str:

@@ -42,6 +42,7 @@ class Pace:
     """How large and how frequent things are."""
 
     max_rows: int = 100_000  # of a step
+    max_queued_bytes: int = 64 << 20  # of a topic, unpacked
     patience_ms: int = 2_000  # how long a step waits for a topic that lies behind
     snapshot_every_ms: int = 60_000
     journal_kept_ms: int = 86_400_000  # longer than any pause of a process

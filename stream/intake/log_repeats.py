@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 # Loggers that repeat themselves while a broker is away, or a producer writes batches that cannot be unpacked.
 CHATTY = (
     "aiokafka", "aiokafka.cluster", "aiokafka.consumer.fetcher", "aiokafka.consumer.group_coordinator",
-    "stream.intake.record_sets",
+    "aiokafka.producer.sender", "stream.intake.record_sets",
 )  # fmt: skip
 
 

@@ -30,7 +30,10 @@ COMPRESSED, APPEND_TIME, TRANSACTIONAL, CONTROL = 7, 8, 16, 32  # bits of ATTRIB
 
 WHOLE, OLD_FORMAT, MALFORMED = range(3)  # how a walk ended
 
+PIECE_BYTES = 64 << 20  # of compressed batches that are unpacked together
+PIECE_ROWS = 100_000
 _MIN_RECORD_BYTES = 7
+_NO_LIMIT = 1 << 62
 
 
 class UnreadableRecords(LiftstreamError):
@@ -67,14 +70,17 @@ def columns(chunks: Sequence[Chunk], *, max_batch_bytes: int = MAX_BATCH_BYTES) 
     producer can write such a batch, and must not stop anybody with it. Raises UnreadableRecords for one that claims
     more records than could be in it.
     """
-    unpacker = Unpacker(max_batch_bytes)
-    bodies: list[memoryview | bytes] = []
+    bodies: list[memoryview] = []
     tables = [np.empty((0, BATCH_COLUMNS), np.int64)]
     at = 0
     for chunk in chunks:
-        table = chunk.batches.copy()
-        at = _gather(chunk, table, bodies, at, unpacker)
+        whole, _ = unpacked(chunk, max_bytes=_NO_LIMIT, max_rows=_NO_LIMIT, max_batch_bytes=max_batch_bytes)
+        table = whole.batches.copy()
+        start, end = int(table[0, HEAD]), int(table[-1, END])
+        table[:, [BODY, END]] += at - start
+        bodies.append(whole.buf[start:end])
         tables.append(table)
+        at += end - start
     # Writable, as in all Columns: numba compiles a kernel once more for read-only arrays.
     buf: U8 = np.frombuffer(bytearray().join([*bodies, bytes(SPARE_BYTES)]), np.uint8)
     out = np.empty((6, sum(chunk.rows for chunk in chunks)), np.int64)
@@ -101,32 +107,66 @@ def first_key(buf: memoryview, batch: I64) -> bytes | None:
     return bytes(buf[out[2, 0] : out[2, 0] + out[3, 0]])
 
 
-def _gather(chunk: Chunk, table: I64, bodies: list[memoryview | bytes], at: int, unpacker: Unpacker) -> int:
-    """Append a chunk's bodies to `bodies` and let `table` point to where they will lie once joined; the new end."""
-    if not (table[:, ATTRIBUTES] & COMPRESSED).any():
-        start, end = int(table[0, HEAD]), int(table[-1, END])
-        bodies.append(chunk.buf[start:end])
-        table[:, [BODY, END]] += at - start
-        return at + end - start
-    for i, (start, end, attributes, count) in enumerate(table[:, [BODY, END, ATTRIBUTES, COUNT]].tolist()):
-        if count * _MIN_RECORD_BYTES > MAX_BATCH_BYTES:  # the count decides how much memory the columns take
-            raise unreadable(
-                chunk.tp, int(table[i, BASE]), "damaged: its header says more records than it can hold"
-            )
-        body: memoryview | bytes = chunk.buf[start:end]
-        if codec := attributes & COMPRESSED:
-            try:
-                body = unpacker.unpack(codec, chunk.buf[start:end])
-            except ValueError as error:
-                log.warning("%s, partition %d: the record batch at offset %d is %s: its records are rejected.",
-                            chunk.tp.topic, chunk.tp.partition, table[i, BASE], error)  # fmt: skip
-                table[i, LOST] = 1
-                body = b""
-        bodies.append(body)
-        table[i, BODY] = at
-        at += len(body)
-        table[i, END] = at
-    return at
+def is_compressed(chunk: Chunk) -> bool:
+    """Whether any of its batches is."""
+    return bool((chunk.batches[:, ATTRIBUTES] & COMPRESSED).any())
+
+
+def unpacked(
+    chunk: Chunk,
+    *,
+    max_bytes: int = PIECE_BYTES,
+    max_rows: int = PIECE_ROWS,
+    max_batch_bytes: int = MAX_BATCH_BYTES,
+) -> tuple[Chunk, Chunk | None]:
+    """The first batches of a chunk without compression, and the others as they were, if any.
+
+    Stops after the batch that reaches a bound: a fetch of one MiB may unpack to many GiB. Raises UnreadableRecords.
+    """
+    if not is_compressed(chunk):
+        return chunk, None
+    unpacker = Unpacker(max_batch_bytes)
+    table = chunk.batches.copy()
+    bodies: list[memoryview | bytes] = []
+    at = rows = taken = 0
+    while taken < len(table) and at < max_bytes and rows < max_rows:
+        batch = table[taken]
+        bodies.append(_body(chunk, batch, unpacker))
+        batch[[HEAD, BODY]] = at
+        at += len(bodies[-1])
+        batch[END] = at
+        batch[ATTRIBUTES] &= ~COMPRESSED
+        rows += int(batch[COUNT])
+        taken += 1
+    buf = memoryview(b"".join(bodies))
+    if taken == len(table):
+        return Chunk(chunk.tp, buf, table, chunk.rows, chunk.next_offset), None
+    last = table[taken - 1]
+    first = Chunk(chunk.tp, buf, table[:taken], rows, int(last[BASE] + last[LAST]) + 1)
+    rest = Chunk(chunk.tp, chunk.buf, chunk.batches[taken:], chunk.rows - rows, chunk.next_offset)
+    return first, rest
+
+
+def _body(chunk: Chunk, batch: I64, unpacker: Unpacker) -> memoryview | bytes:
+    """A batch's records; nothing, and LOST set, where they cannot be unpacked."""
+    base = int(batch[BASE])
+    if (
+        batch[COUNT] * _MIN_RECORD_BYTES > MAX_BATCH_BYTES
+    ):  # the count decides how much memory the columns take
+        raise unreadable(chunk.tp, base, "damaged: its header says more records than it can hold")
+    packed = chunk.buf[int(batch[BODY]) : int(batch[END])]
+    codec = int(batch[ATTRIBUTES]) & COMPRESSED
+    if not codec:
+        return packed
+    try:
+        return unpacker.unpack(codec, packed)
+    except ValueError as error:
+        log.warning(
+            "%s, partition %d: the record batch at offset %d is %s: its records are rejected.",
+            chunk.tp.topic, chunk.tp.partition, base, error,
+        )  # fmt: skip
+        batch[LOST] = 1
+        return b""
 
 
 def unreadable(tp: TopicPartition, offset: int, why: str) -> UnreadableRecords:

@@ -255,8 +255,11 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         found = self._thread._ensure_consumer().partitions_for_topic(topic)
         return len(found) if found else None
 
-    def verify_event_path(self, now: float, tp: TP) -> None:
-        """Faust's alarm about topic-partitions that are not read: a pause is normal here."""
+    async def verify_all_partitions_active(self) -> None:
+        """Faust's alarm about topic-partitions that are not read: a pause is normal here.
+
+        Asked while the consumer still starts, as when a broker is slow, Faust's own would end the worker.
+        """
 
     @property
     def _intake(self) -> Intake:

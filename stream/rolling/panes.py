@@ -5,7 +5,6 @@ is about a kilobyte per chunk and partition, and a window costs one masked sum a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -15,53 +14,17 @@ from stream.rolling.partials import CHUNK_MS, PANE_MS, PANES_IN_CHUNK, Partial, 
 
 Counts = npt.NDArray[np.int64]
 
-_VERSION_SHIFT = 10  # of a source's step in `ExperimentPanes.version`
-_MAX_PARTS = (1 << _VERSION_SHIFT) - 1
-
-
-@dataclass(slots=True)
-class _Source:
-    """What the newest messages of one source partition say about it."""
-
-    version: int = -1
-    clock_ms: int = -1
-    planned_at_ms: int = -1
-    chunks: set[int] = field(default_factory=set)  # those of the newest version
-
-    @property
-    def rank(self) -> int:
-        return self.version << _VERSION_SHIFT | min(len(self.chunks), _MAX_PARTS)
-
-    def see(self, partial: Partial, chunk: int) -> None:
-        if partial.version > self.version:
-            self.version, self.clock_ms, self.planned_at_ms = partial.version, -1, -1
-            self.chunks = set()
-        if partial.version == self.version:
-            self.clock_ms = max(self.clock_ms, partial.clock_ms)
-            self.planned_at_ms = max(self.planned_at_ms, partial.planned_at_ms)
-            self.chunks.add(chunk)
-
 
 class ExperimentPanes:
     """The newest partial of every (source partition, chunk) of one experiment."""
 
     def __init__(self) -> None:
         self.arms: dict[str, int] = {}  # every arm ever seen, and its index in the sums
-        self._sources: dict[int, _Source] = {}
         self._kept: dict[int, dict[int, tuple[int, bytes]]] = {}  # chunk: source: version, value
         self._slots: dict[int, int] = {}  # chunk: row of _chunks and _totals
         self._chunks = np.empty(0, np.int64)
         self._totals = np.zeros((0, 0, len(COUNTS)), np.int64)
         self._laid_out: dict[int, Counts] = {}  # chunk: (PANES_IN_CHUNK, arms, counts)
-
-    @property
-    def version(self) -> int:
-        """Grows with every message that changes a number.
-
-        The sum of the sources' newest steps, each followed by how many chunks of that step have arrived: a step
-        is published as several messages, and a state between two of them must not look like the whole.
-        """
-        return sum(source.rank for source in self._sources.values())
 
     @property
     def chunks_held(self) -> int:
@@ -72,7 +35,6 @@ class ExperimentPanes:
         """Keep the partial if it is newer than what is kept for its key; `value` is its encoded form."""
         chunk = chunk_start_ms // CHUNK_MS
         self._know(partial.arms)
-        self._sources.setdefault(partition, _Source()).see(partial, chunk)
         of_chunk = self._kept.setdefault(chunk, {})
         old = of_chunk.get(partition)
         # Equal versions have equal bytes; comparing those too keeps even a faulty sender free of order.
@@ -84,16 +46,6 @@ class ExperimentPanes:
         self._add(chunk, partial, sign=1)
         of_chunk[partition] = partial.version, value
         return True
-
-    def as_of_ms(self, idle_timeout_ms: int) -> int | None:
-        """Smallest watermark of the sources that are not idle, floored to the pane; None without any."""
-        newest = max((source.planned_at_ms for source in self._sources.values()), default=0)
-        clocks = [
-            source.clock_ms
-            for source in self._sources.values()
-            if source.clock_ms >= 0 and source.planned_at_ms >= newest - idle_timeout_ms
-        ]
-        return min(clocks) // PANE_MS * PANE_MS if clocks else None
 
     def windows(self, as_of_ms: int, lengths_ms: Sequence[int]) -> list[Counts]:
         """Counts of [as_of - length, as_of) for each length: int64 (arms, len(COUNTS))."""

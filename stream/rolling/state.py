@@ -1,6 +1,6 @@
 """The second agent's state: partials in, rolling windows out; rows are a function of the partials alone."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,13 @@ import numpy.typing as npt
 from stream.engine.outputs import COUNTS, Table
 from stream.rolling.panes import Counts, ExperimentPanes
 from stream.rolling.partials import CHUNK_MS, Malformed, decode, decode_key, partition_for
+from stream.rolling.sources import Sources
 
 WINDOWS_SECONDS = (60, 300, 3_600, 86_400)
 KEPT_MS = max(WINDOWS_SECONDS) * 1000 + CHUNK_MS
 IDLE_TIMEOUT_MS = 15_000
+REFRESH_MS = 60_000  # an experiment without messages is worth writing again when its windows are so old
+MOST_REFRESHED = 50  # of those at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class Rolling:
     """Rows of the `rolling` table: one per experiment, arm and window.
 
     columns: experiment, arm, dimension (`all`), value (''), window_seconds, as_of_ms and COUNTS.
-    version: uint64, one per row; grows with every message that changes the experiment.
+    version: uint64, one per row; grows with every message of the experiment's partition of the partials topic.
     """
 
     generation: int
@@ -44,7 +47,10 @@ class RollingState:
         self._partitions = partitions
         self._idle_timeout_ms = idle_timeout_ms
         self._experiments: dict[str, ExperimentPanes] = {}
+        self._home: dict[str, int] = {}  # the partition of the partials topic that is about an experiment
+        self._sources: dict[int, Sources] = {}  # by home
         self._touched: set[str] = set()
+        self._told_ms: dict[str, int] = {}  # as_of of an experiment's last rows
 
     @property
     def chunks_held(self) -> int:
@@ -67,46 +73,67 @@ class RollingState:
             self.stale += 1
             return
         panes = self._experiments.setdefault(about.experiment, ExperimentPanes())
+        self._sources_of(about.experiment).see(about, partial)
         if panes.put(about.partition, about.chunk_start_ms, value, partial):
             self._touched.add(about.experiment)
         else:
             self.stale += 1
 
-    def take_touched(self) -> list[str]:
-        """The experiments that changed since the last call, sorted: the ones whose rows are worth writing."""
-        touched, self._touched = sorted(self._touched), set()
-        return touched
+    def take_due(self, partitions: Container[int]) -> list[str]:
+        """The experiments of these partitions of the partials topic whose rows are worth writing, sorted.
+
+        They have changed since the last call, or had no event for a while and their windows have moved on.
+        """
+        touched = {name for name in self._touched if self._home[name] in partitions}
+        self._touched -= touched
+        old = {
+            name: told_ms
+            for name, told_ms in self._told_ms.items()
+            if self._home[name] in partitions and (self._as_of_ms(name) or 0) >= told_ms + REFRESH_MS
+        }
+        return sorted(touched.union(sorted(old, key=lambda name: (old[name], name))[:MOST_REFRESHED]))
 
     def rows(self, experiments: Iterable[str] | None = None) -> Rolling:
         """What the `rolling` table should say about these experiments, or about all.
 
-        A window is [as_of - length, as_of). as_of is the smallest watermark of the experiment's source
-        partitions, floored to the pane; a partition whose last message was planned more than
-        `idle_timeout_ms` before the newest one is idle and does not hold it back. An arm without data in a
-        window has a row of zeros. Frees what lies before every window.
+        A window is [as_of - length, as_of). as_of is the smallest watermark of the source partitions, floored to
+        the pane; a partition whose last message was planned more than `idle_timeout_ms` before the newest one is
+        idle and does not hold it back. An arm without data in a window has a row of zeros, also when the whole
+        experiment has none any more. Frees what lies before every window.
         """
         names = sorted(self._experiments) if experiments is None else experiments
         table = _Rows()
         for name in names:
             panes = self._experiments.get(name)
-            as_of_ms = panes.as_of_ms(self._idle_timeout_ms) if panes else None
+            as_of_ms = self._as_of_ms(name) if panes else None
             if panes is None or as_of_ms is None:
                 continue
             panes.expire(as_of_ms - KEPT_MS)
-            table.add(name, panes, as_of_ms)
+            self._told_ms[name] = as_of_ms
+            table.add(name, panes, as_of_ms, self._sources_of(name).version)
         return table.rolling(self.generation)
 
     def drop_partition(self, partition: int) -> None:
         """Forget the experiments of one partition of the partials topic: another worker reads it now."""
-        gone = [name for name in self._experiments if partition_for(name, self._partitions) == partition]
+        gone = [name for name in self._experiments if self._home[name] == partition]
         for name in gone:
-            del self._experiments[name]
+            del self._experiments[name], self._home[name]
+            self._told_ms.pop(name, None)
         self._touched.difference_update(gone)
+        self._sources.pop(partition, None)
 
     def clear(self) -> None:
         """Forget every experiment."""
-        self._experiments.clear()
-        self._touched.clear()
+        for of in (self._experiments, self._home, self._sources, self._touched, self._told_ms):
+            of.clear()
+
+    def _sources_of(self, experiment: str) -> Sources:
+        if experiment not in self._home:
+            self._home[experiment] = partition_for(experiment, self._partitions)
+        return self._sources.setdefault(self._home[experiment], Sources())
+
+    def _as_of_ms(self, experiment: str) -> int | None:
+        return self._sources_of(experiment).as_of_ms(self._idle_timeout_ms)
 
 
 class _Rows:
@@ -118,7 +145,7 @@ class _Rows:
         }
         self._counts: list[Counts] = []
 
-    def add(self, experiment: str, panes: ExperimentPanes, as_of_ms: int) -> None:
+    def add(self, experiment: str, panes: ExperimentPanes, as_of_ms: int, version: int) -> None:
         windows = panes.windows(as_of_ms, [seconds * 1000 for seconds in WINDOWS_SECONDS])
         order = sorted(panes.arms)
         index = [panes.arms[arm] for arm in order]
@@ -127,7 +154,7 @@ class _Rows:
         self._names["arm"] += [arm for arm in order for _ in WINDOWS_SECONDS]
         self._names["window_seconds"] += WINDOWS_SECONDS * len(order)
         self._names["as_of_ms"] += [as_of_ms] * rows
-        self._names["version"] += [panes.version] * rows
+        self._names["version"] += [version] * rows
         by_arm = np.stack([counts[index] for counts in windows], axis=1)
         self._counts.append(by_arm.reshape(rows, len(COUNTS)))
 

@@ -9,6 +9,7 @@ from string import Template
 from clickhouse_connect.driver.client import Client
 
 from stream.errors import ConfigurationError
+from stream.sink.alone import alone
 
 _APPLIED = """
 CREATE TABLE IF NOT EXISTS migrations ${on_cluster}
@@ -58,21 +59,28 @@ def migrate(
     """
     known = migrations() if known is None else known
     _execute(client, _APPLIED, cluster)
-    applied = {
-        number: (name, checksum)
-        for number, name, checksum in client.query(
-            "SELECT number, name, checksum FROM migrations FINAL"
-        ).result_rows
-    }
-    _check(applied, known)
-    missing = tuple(m for m in known if m.number not in applied)
-    for migration in missing:
-        _execute(client, migration.sql, cluster)
-        client.command(
-            "INSERT INTO migrations (number, name, checksum) SELECT {number:UInt32}, {name:String}, {checksum:String}",
-            parameters={"number": migration.number, "name": migration.name, "checksum": migration.checksum},
-        )
+    if not _missing(client, known):
+        return ()
+    with alone(client):
+        missing = _missing(client, known)
+        for migration in missing:
+            _apply(client, migration, cluster)
     return missing
+
+
+def _missing(client: Client, known: Sequence[Migration]) -> tuple[Migration, ...]:
+    rows = client.query("SELECT number, name, checksum FROM migrations FINAL").result_rows
+    applied = {number: (name, checksum) for number, name, checksum in rows}
+    _check(applied, known)
+    return tuple(m for m in known if m.number not in applied)
+
+
+def _apply(client: Client, migration: Migration, cluster: str | None) -> None:
+    _execute(client, migration.sql, cluster)
+    client.command(
+        "INSERT INTO migrations (number, name, checksum) SELECT {number:UInt32}, {name:String}, {checksum:String}",
+        parameters={"number": migration.number, "name": migration.name, "checksum": migration.checksum},
+    )
 
 
 def _check(applied: dict[int, tuple[str, str]], known: Sequence[Migration]) -> None:

@@ -5,6 +5,8 @@ import pyarrow as pa
 
 from stream.sink.tables import SHAPES
 
+_WORTHWHILE_ROWS = 5_000
+
 
 class Outbox:
     """Rows by table (a key of SHAPES), in the order they came. Not thread-safe."""
@@ -13,6 +15,7 @@ class Outbox:
         self._blocks: dict[str, list[pa.Table]] = {}
         self.rows = 0  # superseded ones included until `newest` is called
         self.nbytes = 0  # of these rows
+        self._least_rows = 0  # when superseded ones were last dropped
 
     def add(self, table: str, rows: pa.Table) -> None:
         """Queue rows; empty ones are forgotten."""
@@ -28,12 +31,18 @@ class Outbox:
         self.rows += later.rows
         self.nbytes += later.nbytes
 
+    def shrink_when_doubled(self) -> None:
+        """Drop superseded rows now and then: each time costs copies of all."""
+        if self.rows > 2 * self._least_rows + _WORTHWHILE_ROWS:
+            self.newest()
+
     def newest(self) -> dict[str, pa.Table]:
         """Each row once, in its newest version; the others are dropped."""
         tables = {table: newest(table, blocks) for table, blocks in self._blocks.items()}
         self._blocks = {table: [rows] for table, rows in tables.items()}
         self.rows = sum(rows.num_rows for rows in tables.values())
         self.nbytes = sum(rows.nbytes for rows in tables.values())
+        self._least_rows = self.rows
         return tables
 
 

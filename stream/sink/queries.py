@@ -83,6 +83,11 @@ def results(db: Database, experiment: str | None = None) -> list[dict[str, Any]]
     ).dicts()
 
 
+def experiments(db: Database) -> list[str]:
+    """The names of the experiments that have results."""
+    return [row[0] for row in db.query("SELECT DISTINCT experiment FROM arm_totals ORDER BY experiment").rows]
+
+
 def ledger(db: Database) -> list[dict[str, Any]]:
     """What became of every consumed record, by topic, partition and hour."""
     return db.query("SELECT * FROM ledger ORDER BY topic, partition, hour").dicts()

@@ -225,11 +225,13 @@ class Writer:
 
     def _write(self, batch: Batch) -> None:
         """The rows first and the status last, so that a status never promises rows that are not there."""
+        if self._client is None:
+            self._client = (
+                self._client_factory()
+            )  # first: while nobody answers, sorting out old rows is in vain
         tables = batch.outbox.newest()
         with self._changed:
             self._note_in_flight(batch)
-        if self._client is None:
-            self._client = self._client_factory()
         for generation in {emission.generation for emission in batch.newest.values()} - self._generations:
             self._begin(self._client, generation)
         for name, rows in tables.items():
@@ -267,6 +269,7 @@ class Writer:
 
     def _put_back(self, batch: Batch, error: Exception) -> None:
         self._forget_client()
+        batch.outbox.shrink_when_doubled()
         with self._changed:
             batch.extend(self._waiting)
             self._waiting = batch

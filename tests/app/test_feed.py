@@ -1,9 +1,19 @@
+from functools import partial
+
 import pytest
+from aiokafka.structs import TopicPartition
+from faust.types import TP
 
 from stream.app import feed as feeds
 from stream.app.feed import LOST_SECONDS, Feed
-from tests.app.fakes import a_fetched
+from stream.contracts.topics import Topic
+from stream.intake.fetch import RawMemoryRecords, RawPartitionRecords
+from stream.intake.record_sets import unpacked
+from stream.intake.transport import Fetched
+from tests.app.fakes import NAMES, a_fetched
 from tests.durability.fakes import Record
+from tests.intake.record_set_maker import Record as MadeRecord
+from tests.intake.record_set_maker import a_batch
 
 
 def a_feed(offset: int = 0) -> Feed:
@@ -61,6 +71,34 @@ def test_a_full_feed_has_no_room(limit: str, monkeypatch: pytest.MonkeyPatch) ->
     assert feed.has_room
     feed.accept(a_fetched(records=(Record(0, 1, "a"), Record(1, 1, "b"))))
     assert not feed.has_room
+
+
+def a_compressed(*records: Record) -> Fetched:
+    """A fetch of one batch for each record."""
+    tp = TP(NAMES[Topic.IMPRESSIONS], 0)
+    data = b"".join(
+        a_batch(MadeRecord(value=bytes(len(record.value))), base=record.offset, codec=4) for record in records
+    )
+    reader = RawPartitionRecords(
+        TopicPartition(*tp), RawMemoryRecords(data), None, 0, check_crcs=True, read_committed=False
+    )
+    chunks = tuple(reader)
+    return Fetched(tp, 1, 0, len(records), records[-1].offset + 1, None, chunks)
+
+
+def test_a_fetch_that_unpacks_to_much_is_taken_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, "unpacked", partial(unpacked, max_bytes=100))
+    feed = a_feed()
+    feed.accept(a_compressed(*(Record(offset, 1, "x" * 60) for offset in (0, 3, 7))))
+    packed = feed.nbytes
+    pieces = []
+    while item := feed.peek():
+        assert feed.peek() is not None  # again: the schema registry did not answer
+        pieces.append((item.columns().offset.tolist(), item.rows, item.next_offset))
+        feed.pop()
+    assert pieces == [([0, 3], 2, 4), ([7], 1, 8)]
+    assert packed > 0
+    assert (feed.rows, feed.nbytes) == (0, 0)
 
 
 def test_a_lost_item_that_nothing_follows_is_noticed_by_the_silence() -> None:

@@ -148,6 +148,27 @@ def test_pauses_and_a_tripped_breaker_are_said_with_what_to_do() -> None:
     play(scene())
 
 
+def test_at_its_memory_limit_a_worker_pauses_and_says_so_until_the_limit_is_raised() -> None:
+    async def scene() -> None:
+        s = Judged()
+        s.worker.memory_limit = 2
+        await s.assign()
+        s.fetch()
+        await s.worker.round(s.consumer)
+        assert {held.pause for held in s.held} == {Pause.MEMORY_LIMIT}
+        assert s.health.reasons() == [
+            f"Partition {n} pauses: its state is 100 bytes and may be 1: raise memory_limit, or start more workers. "
+            "Nothing is dropped." for n in (0, 1)
+        ]  # fmt: skip
+        assert s.counted() == {}
+        s.worker.memory_limit = 1_000
+        await s.settle()
+        assert s.health.reasons() == []
+        assert s.counted() == s.expected()
+
+    play(scene())
+
+
 def test_a_worker_that_lags_is_unready_once_its_newest_record_is_old() -> None:
     async def scene() -> None:
         s = Judged()

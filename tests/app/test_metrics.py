@@ -38,7 +38,9 @@ async def measured() -> str:
         s.worker, Decoder(Schemas(), partitions=2), writer, outlet, store, s.ends, s.health, times, NAMES
     )
     await s.settle()
+    store.put("g000001/p00001/state/000000000001-me", b"123")
     store.put("g000001/p00001/snapshot/000000000001", b"12345")
+    store.put("g000001/definitions/abc", b"1")
     writer.put(an_emission(1, panes=[a_pane()]))
     outlet.put(0, 1, [Message("t", b"k", b"v")])
     await outlet.flush()
@@ -97,6 +99,8 @@ def test_the_page_counts_what_happened(page: str) -> None:
     assert samples["liftstream_latency_seconds_count",] > 0
     assert samples["liftstream_clickhouse_insert_seconds_count", ("table", "panes")] == 1
     assert samples["liftstream_store_written_bytes_total", ("kind", "snapshot")] == 5
+    assert samples["liftstream_store_written_bytes_total", ("kind", "definitions")] == 1
+    assert samples["liftstream_snapshot_seconds_count",] == 1
     assert samples["liftstream_partition_paused", ("partition", "0"), ("reason", "sink_is_full")] == 0
     assert samples["liftstream_ready",] == 1
 

@@ -1,6 +1,7 @@
 """Runs commands as a person would, in an empty folder and without LIFTSTREAM_* variables."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,12 @@ def counted(tmp_path: Path) -> Path:
                 ledger=[a_ledger_row(consumed=10, counted=7, duplicate=2, late=1)],
             )
         )
+        now_ms = int(time.time() * 1000)
+        said = {
+            "worker": ["host-1"], "heard_at_ms": [now_ms], "is_ready": [0], "reasons": ["ClickHouse is slow."],
+            "warnings": [""], "assignments_at_ms": [None], "impressions_at_ms": [now_ms], "interactions_at_ms": [None],
+        }  # fmt: skip
+        writer.put_rows("workers", said, generation=1, version=now_ms)
         assert writer.drain(30)
         writer.close()
     return folder

@@ -31,3 +31,8 @@ def test_times_for_programs_are_iso_8601(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_table_without_a_terminal_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
     print_table([{"experiment": "x" * 300, "impressions": 5}], ("experiment", "impressions"))
     assert "x" * 300 in capsys.readouterr().out
+
+
+def test_what_json_cannot_say_is_null_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json([{"a": float("nan"), "b": [float("inf"), 1.5], "c": {"d": (-float("inf"),)}}])
+    assert json.loads(capsys.readouterr().out) == [{"a": None, "b": [None, 1.5], "c": {"d": [None]}}]

@@ -22,7 +22,9 @@ def test_results_as_json_are_rows_with_every_column(run: Run, counted: Path) -> 
 def test_results_can_be_narrowed(run: Run, counted: Path) -> None:
     result = run("results", "--into", counted, "--json", "--slice", "country=DE")
     assert [row["arm"] for row in json.loads(result.stdout)] == ["b"]
-    assert json.loads(run("results", "--into", counted, "--json", "--experiment", "other").stdout) == []
+    refused = run("results", "--into", counted, "--json", "--experiment", "other")
+    assert refused.exit_code == 1
+    assert "'other': known are shelf." in refused.stderr
 
 
 def test_results_for_people_are_a_table(run: Run, counted: Path) -> None:
@@ -53,6 +55,15 @@ def test_a_ledger_that_does_not_add_up_fails_the_check(run: Run, counted: Path) 
     assert result.exit_code == 1
     assert "1 rows do not add up." in result.stderr
     assert run("ledger", "--into", counted).exit_code == 0
+
+
+def test_status_shows_what_workers_say_against_themselves(run: Run, counted: Path) -> None:
+    said = run("status", "--into", counted)
+    assert "ClickHouse is slow." in said.stderr
+    (row,) = json.loads(run("status", "--workers", "--into", counted, "--json").stdout)
+    assert (row["worker"], row["ready"], row["reasons"]) == ("host-1", False, "ClickHouse is slow.")
+    assert row["impressions_at"] is not None
+    assert row["assignments_at"] is None
 
 
 def test_status_shows_each_partition(run: Run, counted: Path) -> None:

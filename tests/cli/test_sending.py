@@ -95,6 +95,14 @@ def test_simulated_files_hold_what_the_truth_says(run: Run, tmp_path: Path) -> N
     )
 
 
+def test_simulated_files_overwrite_nothing(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "impressions.jsonl").write_text("mine")
+    result = run("simulate", "--to", tmp_path, "--seconds", 1)
+    assert result.exit_code == 1
+    assert "impressions.jsonl is there already" in result.stderr
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("impressions.jsonl", "mine")]
+
+
 @pytest.mark.parametrize(
     "words", [("--ctr", "control"), ("--ctr", "a=2"), ("--ctr", "a=0.1", "--conversion", "a=0.2")]
 )

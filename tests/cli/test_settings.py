@@ -131,3 +131,26 @@ def test_every_setting_is_in_the_docs() -> None:
         f"`{name}`": (f"`{PREFIX}{name.upper()}`", field.description)
         for name, field in Settings.model_fields.items()
     }
+
+
+@pytest.mark.parametrize("setting", ["allowed_lateness", "attribution_window"])
+def test_a_duration_without_a_unit_is_refused_with_examples(clean_place: Path, setting: str) -> None:
+    write(clean_place, f"{setting} = 24")
+    with pytest.raises(ConfigurationError, match="write a whole number with a unit, such as 90s, 24h or 7d"):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("line", "rule"),
+    [
+        ("slice_dimensions = 5", "must be a list"),
+        ('web_port = "high"', "must be a whole number"),
+        ('step_seconds = "soon"', "must be a number"),
+        ('memory_limit = "plenty"', "must be a size such as 4GiB"),
+        ('breaker_action = "panic"', "must be 'report' or 'stop'"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_said_in_plain_words(clean_place: Path, line: str, rule: str) -> None:
+    write(clean_place, line)
+    with pytest.raises(ConfigurationError, match=rule):
+        Settings.load()

@@ -143,7 +143,21 @@ def test_live_partials_are_published_again_at_takeover_and_with_each_snapshot() 
     first = a_process(store=store).run()
     assert first.sink.republished[-1].step == first.partition.step
     second = started(a_process(store=store))
+    second.partition.advance()
     assert second.sink.republished == [first.sink.republished[-1]]
+
+
+def test_partials_are_not_published_again_before_the_journal_is_repeated() -> None:
+    store = DictStore()
+    first = started(a_process(store=store, pace=replace(SMALL, snapshot_every_ms=10**9)))
+    while len(first.taken) < 4:
+        first.turn()
+    second = started(a_process(store=store, seed=9, pace=replace(SMALL, snapshot_every_ms=10**9)))
+    while second.partition.has_replay:
+        assert second.sink.republished == []
+        second.turn()
+    second.turn()
+    assert second.sink.republished[0].step == 4
 
 
 def test_journaled_steps_are_repeated_with_exactly_their_ranges() -> None:

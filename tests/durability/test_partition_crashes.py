@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from stream.durability.journal import Entry
 from stream.durability.machine import Executed
+from stream.errors import Unavailable
 from tests.durability.fakes import Crash, Database, DictStore, Doom, HandClock
 from tests.durability.process import SMALL, Log, Process, a_log, expected
 
@@ -220,3 +221,30 @@ def test_two_owners_of_whom_one_knows_a_schema_put_out_the_same(seed: int) -> No
     while not all(owner.is_finished for owner in owners):
         schedule.choice(owners).turn()
     assert owners[0].partition.step == database.repeated
+
+
+def test_a_full_disk_stops_the_steps_and_room_lets_them_go_on() -> None:
+    class Full(DictStore):
+        is_full = False
+
+        def create(self, path: str, data: bytes) -> bool:
+            if self.is_full:
+                raise Unavailable("the disk is full")
+            return super().create(path, data)
+
+    log, store, database = a_log(), Full(), Database()
+    process = Process(log, store, database, clock=HandClock())
+    process.start()
+    refused = 0
+    for turn in range(400):
+        store.is_full = turn % 20 >= 10
+        step = process.partition.step
+        try:
+            process.turn()
+        except Unavailable:
+            refused += 1
+            assert process.partition.step == step
+    process.end()
+    assert refused > 20
+    assert process.is_finished
+    assert Counter(database.totals()) == expected(log)

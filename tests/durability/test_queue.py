@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.contracts.topics import Topic
@@ -27,6 +27,17 @@ def a_queue(*batches: list[Record], start: int = 0) -> Queue:
 
 def offsets_of(pieces: list[Piece]) -> list[int]:
     return [int(offset) for piece in pieces for offset in piece.batch.offset]
+
+
+def test_the_bytes_of_what_waits_are_known() -> None:
+    queue = Queue()
+    batch = a_batch(Topic.IMPRESSIONS, [Record(i, i, "x") for i in range(4)])
+    queue.offer(batch, 4, FakeReading())
+    assert queue.nbytes == batch.buf.nbytes
+    queue.drop(2)
+    assert queue.nbytes == batch.buf.nbytes
+    queue.drop(4)
+    assert queue.nbytes == 0
 
 
 def test_a_range_of_all_records_includes_the_gap_behind_them() -> None:
@@ -83,6 +94,7 @@ def test_dropping_a_range_leaves_exactly_the_rest(offsets: list[int], data: Any)
     assert offsets_of(queue.upto(10_000)) == offsets[cut:]
 
 
+@settings(deadline=None)  # the first call may compile
 @given(OFFSETS, st.data())
 def test_the_digest_does_not_depend_on_how_records_are_batched(offsets: list[int], data: Any) -> None:
     whole = a_batch(Topic.IMPRESSIONS, records(*offsets))

@@ -1,16 +1,23 @@
 import threading
 from pathlib import Path
 
+import obstore
 import pytest
+from obstore import exceptions
 from obstore.store import MemoryStore
 
 from stream.durability.store import ObjectStore, Store, open_store
 from stream.errors import ConfigurationError, Unavailable
 from tests.durability.fakes import DictStore
+from tests.services.s3 import BUCKET
 
 
-@pytest.fixture(params=["dict", "directory", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+@pytest.fixture(params=["dict", "directory", "memory", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    if request.param == "s3":
+        for name, value in request.getfixturevalue("s3").environment.items():
+            monkeypatch.setenv(name, value)
+        return open_store(f"s3://{BUCKET}/{request.node.name}")
     if request.param == "dict":
         return DictStore()
     if request.param == "directory":
@@ -97,3 +104,35 @@ def test_a_store_that_fails_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a file where a folder is needed")
     with pytest.raises(Unavailable, match="does not answer"):
         store.put("a/b", b"")
+
+
+def test_a_store_that_takes_an_object_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ObjectStore(MemoryStore())
+    store.refuse_without_put_if_absent()
+    put = obstore.put
+    monkeypatch.setattr(obstore, "put", lambda *args, **_: put(*args))  # knows no conditions
+    with pytest.raises(ConfigurationError, match="put-if-absent"):
+        store.refuse_without_put_if_absent()
+    assert store.names("probe") == []
+
+
+def test_a_full_disk_is_said_with_its_path_and_leaves_nothing_torn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(str(tmp_path))
+    store.put("a", b"kept")
+    put = obstore.put
+
+    def no_room(*_: object, **__: object) -> None:
+        raise exceptions.GenericError(
+            "Generic LocalFileSystem error: Unable to copy data to file: No space left on device (os error 28)"
+        )
+
+    monkeypatch.setattr(obstore, "put", no_room)
+    with pytest.raises(Unavailable, match=f"disk of the checkpoint store {tmp_path} is full"):
+        store.put("a", b"new")
+    monkeypatch.setattr(obstore, "put", put)
+    assert store.get("a") == b"kept"
+    assert store.names("staging") == []
+    store.put("a", b"new")
+    assert store.get("a") == b"new"

@@ -381,3 +381,8 @@ class Heard:
 )
 def test_an_end_that_was_not_heard_lately_is_unknown(heard: Heard, end: int | None) -> None:
     assert transport.recent_end(heard, TopicPartition("t", 0), 100_000.0) == end
+
+
+def test_faust_looks_for_idle_partitions_also_while_the_consumer_starts() -> None:
+    starting = transport.Consumer.__new__(transport.Consumer)  # no thread, no assignment yet
+    asyncio.run(starting.verify_all_partitions_active())

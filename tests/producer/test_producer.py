@@ -11,11 +11,12 @@ from kafka.errors import IncompatibleBrokerVersion
 from kafka.net.compat import KafkaNetClient
 from kafka.partitioner.default import murmur2
 
+from stream.contracts.addresses import bootstrap_servers
 from stream.contracts.avro import decode
 from stream.contracts.topics import Topic
 from stream.errors import ConfigurationError, Rejected, Unavailable
 from stream.local.broker import EmbeddedBroker
-from stream.producer import NotDelivered, Producer, bootstrap_servers
+from stream.producer import NotDelivered, Producer
 from tests.contracts.makers import AT_MS, an_event
 from tests.producer.conftest import PARTITIONS, Broker
 from tests.services.kafka import KafkaServer
@@ -163,6 +164,15 @@ def test_a_slate_with_one_bad_item_is_not_sent_at_all(broker: Broker) -> None:
     assert events(broker, Topic.IMPRESSIONS) == []
 
 
+@pytest.mark.parametrize(
+    ("items", "why"), [(["a", None], "item_id must be text"), ("abc", "must be a list"), ([7], "item_id")]
+)
+def test_a_slate_of_anything_but_items_is_rejected(broker: Broker, items: Any, why: str) -> None:
+    with a_producer(broker) as producer, pytest.raises(Rejected, match=why):
+        producer.slate(**SLATE, items=items)
+    assert events(broker, Topic.IMPRESSIONS) == []
+
+
 def test_the_producer_is_idempotent_where_the_broker_can(
     broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -297,7 +307,6 @@ def test_a_broker_that_does_not_answer_is_one_sentence() -> None:
     ("url", "servers"),
     [
         ("kafka://a:9092", ["a:9092"]),
-        ("a:9092", ["a:9092"]),
         ("kafka://a:9092,b:9093", ["a:9092", "b:9093"]),
         ("kafka://[::1]:9092", ["[::1]:9092"]),
     ],
@@ -306,7 +315,7 @@ def test_a_broker_s_url_names_its_servers(url: str, servers: list[str]) -> None:
     assert bootstrap_servers(url) == servers
 
 
-@pytest.mark.parametrize("url", ["", "kafka://", "kafka://a", "http://a:9092", "kafka://a:9092,"])
+@pytest.mark.parametrize("url", ["", "kafka://", "kafka://a", "a:9092", "http://a:9092", "kafka://a:9092,"])
 def test_a_broker_s_url_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="must look like kafka://localhost:9092"):
-        bootstrap_servers(url)
+    with pytest.raises(ConfigurationError, match="must be kafka://host:port"):
+        Producer(url)

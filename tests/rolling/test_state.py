@@ -11,6 +11,7 @@ from stream.rolling.state import IDLE_TIMEOUT_MS, KEPT_MS, WINDOWS_SECONDS, Roll
 DAY = 1_767_225_600_000
 HOUR_MS = 3_600_000
 ONE = [1, 0, 0, 0, 0, 0]
+NEIGHBOUR = next(f"x{i}" for i in range(99) if partition_for(f"x{i}", 4) == partition_for("x", 4))
 
 
 def a_message(
@@ -168,18 +169,48 @@ def test_the_watermark_is_that_of_the_newest_step_whatever_its_chunk():
     assert as_of(a_state(newest, older)) == as_of(a_state(older, newest)) == DAY + HOUR_MS
 
 
+def test_the_windows_of_an_experiment_without_events_move_on_with_those_of_its_neighbours():
+    state = a_state(a_message(experiment="x"), a_message(experiment=NEIGHBOUR))
+    assert state.take_due(range(4)) == sorted(["x", NEIGHBOUR])
+    state.rows()
+    for hours in (1, 23, 25, 30):
+        clock_ms = DAY + hours * HOUR_MS
+        pane_ms = clock_ms - PANE_MS
+        state.apply(
+            *a_message([("a", pane_ms, ONE)], experiment=NEIGHBOUR, version=hours + 1, clock_ms=clock_ms)
+        )
+        assert state.take_due(range(4)) == sorted(["x", NEIGHBOUR])
+        found = rows_of(state)
+        assert found["x", "a", 86_400] == (clock_ms, ONE if hours < 24 else [0] * 6)
+        assert found["x", "a", 3_600] == (clock_ms, [0] * 6 if hours > 1 else ONE)
+    assert state.take_due(range(4)) == []
+
+
+def test_an_experiment_without_events_is_written_again_only_after_a_minute():
+    state = a_state(a_message(experiment="x"), a_message(experiment=NEIGHBOUR))
+    state.take_due(range(4))
+    state.rows()
+    for version, seconds in enumerate((30, 59, 60), 2):
+        clock_ms = DAY + PANE_MS + seconds * 1_000
+        state.apply(
+            *a_message([], experiment=NEIGHBOUR, version=version, clock_ms=clock_ms, chunk_start_ms=DAY)
+        )
+        due = state.take_due(range(4))
+        assert ("x" in due) == (seconds >= 60)
+
+
 # --- versions
 
 
 def test_a_message_again_or_an_older_one_changes_nothing():
     state = a_state(a_message([("a", DAY, [5, 0, 0, 0, 0, 0])], version=2))
     before = plain(state.rows())
-    state.take_touched()
+    state.take_due(range(4))
     state.apply(*a_message([("a", DAY, [5, 0, 0, 0, 0, 0])], version=2))
     state.apply(*a_message([("a", DAY, [4, 0, 0, 0, 0, 0])], version=1))
     assert plain(state.rows()) == before
     assert state.stale == 2
-    assert state.take_touched() == []
+    assert state.take_due(range(4)) == []
 
 
 def test_a_higher_generation_replaces_all_lower_ones_whenever_they_come():
@@ -206,8 +237,8 @@ def test_touched_experiments_are_told_once():
     state = a_state(
         a_message(experiment="y"), a_message(experiment="x"), a_message(experiment="x", partition=1)
     )
-    assert state.take_touched() == ["x", "y"]
-    assert state.take_touched() == []
+    assert state.take_due(range(4)) == ["x", "y"]
+    assert state.take_due(range(4)) == []
 
 
 # --- robustness
@@ -239,7 +270,7 @@ def test_a_dropped_partition_takes_its_experiments_along():
     state.drop_partition(2)
     left = [name for name in names if partition_for(name, 4) != 2]
     assert 0 < len(left) < len(names)
-    assert state.take_touched() == sorted(left)
+    assert state.take_due(range(4)) == sorted(left)
     assert {name for name, _, _ in counts_of(state)} == set(left)
 
 
@@ -264,14 +295,16 @@ def oracle(messages, idle_timeout_ms=IDLE_TIMEOUT_MS):
         if m["generation"] < top:
             continue
         key = m["experiment"], m["partition"], m["chunk_start_ms"]
+        home = partition_for(m["experiment"], 4)
         if key not in newest or m["version"] > newest[key]["version"]:
             newest[key] = m
         arms[m["experiment"]] |= {arm for arm, _, _ in m["rows"]}
-        old = sources[m["experiment"]].get(m["partition"])
+        old = sources[home].get(m["partition"])
         if old is None or m["version"] > old["version"]:
-            sources[m["experiment"]][m["partition"]] = m
+            sources[home][m["partition"]] = m
     rows = {}
-    for experiment, of in sources.items():
+    for experiment in arms:
+        of = sources[partition_for(experiment, 4)]
         latest = max(m["planned_at_ms"] for m in of.values())
         clocks = [m["clock_ms"] for m in of.values() if latest - m["planned_at_ms"] <= idle_timeout_ms]
         end = min(clocks) // PANE_MS * PANE_MS
@@ -319,7 +352,7 @@ def messages_of(draw, *, partition, facts):
         st.lists(st.integers(-9, 1_000), min_size=6, max_size=6),
     )
     return facts | {
-        "experiment": draw(st.sampled_from(["x", "y"])),
+        "experiment": draw(st.sampled_from(["x", "y", NEIGHBOUR])),
         "partition": partition,
         "generation": draw(st.sampled_from([1, 1, 1, 1, 2])),
         "chunk_start_ms": start_ms,

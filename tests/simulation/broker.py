@@ -16,12 +16,14 @@ from stream.intake.decode import columns_of, decode
 from stream.intake.murmur2 import partition_of
 from stream.intake.reading import Reading
 from stream.intake.transport import Fetched
+from stream.rolling.partials import decode as decode_partial
 from tests.app.fakes import NAMES
 from tests.engine.makers import HOUR, MINUTE, PROGRAMS, T0, Arrival
 from tests.engine.streams import arrivals
 from tests.simulation.weather import Weather
 
 Message = tuple[bytes, bytes | None]
+Placed = tuple[int, int, Message]  # partition, offset
 PARTIALS = "rec.arm-partials"
 PARTIALS_PARTITIONS = 2
 SPAN_MS = 3 * HOUR
@@ -79,16 +81,23 @@ class Broker:
         self.logs = _logs(weather, seed, draw)
         self.latest_ms = max(at for log in self.logs.values() for _, at in log.arrivals)
         self.partials: list[list[Message]] = [[] for _ in range(PARTIALS_PARTITIONS)]
+        self.displaces = False  # a reader got a zombie's partial instead of a newer one
 
     @property
     def inputs(self) -> list[TP]:
         """All input topic-partitions."""
         return list(self.logs)
 
-    def compacted(self, partition: int, upto: int) -> list[Message]:
-        """The newest message of each key among the first ones of the partials topic, in their order."""
-        newest = {key: i for i, (key, _) in enumerate(self.partials[partition][:upto])}
-        return [self.partials[partition][i] for i in sorted(newest.values())]
+    def compacted(self, partition: int, upto: int) -> list[Placed]:
+        """The last message of each key among the first ones of the partials topic, in their order."""
+        messages = self.partials[partition][:upto]
+        last = {key: offset for offset, (key, _) in enumerate(messages)}
+        versions: dict[bytes, int] = {}
+        for key, value in messages:
+            version = decode_partial(value or b"").version
+            self.displaces |= version < versions.setdefault(key, version)
+            versions[key] = max(version, versions[key])
+        return [(partition, offset, messages[offset]) for offset in sorted(last.values())]
 
     def fetch(self, tp: TP, position: int, now_ms: float, limit: int) -> Fetched | None:
         """The next records of a topic-partition, without a stamp; perhaps only a gap; None at its end."""

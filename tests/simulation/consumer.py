@@ -8,7 +8,7 @@ from dataclasses import replace
 from faust.types import TP
 
 from stream.intake.transport import Fetched
-from tests.simulation.broker import Broker, Message
+from tests.simulation.broker import Broker, Placed
 from tests.simulation.schedule import Schedule
 from tests.simulation.weather import Weather
 
@@ -22,7 +22,8 @@ class SimulatedConsumer:
         self.weather = weather
         self.inputs: Set[TP] = frozenset()
         self._partials: dict[int, int] = {}  # partition: position
-        self._unread: list[Message] = []  # of the compacted part
+        self._unread: list[Placed] = []  # of the compacted part
+        self.partials_ends: dict[int, int] = {}  # when they were assigned
         self._broker = broker
         self._schedule = schedule
         self._draw = draw
@@ -34,13 +35,14 @@ class SimulatedConsumer:
     def assign(self, inputs: Set[TP], partials: Iterable[int]) -> None:
         """Forget all positions and begin anew."""
         self.inputs = inputs
-        self._partials, self._unread = {}, []
+        self._partials, self._unread, self.partials_ends = {}, [], {}
         for partition in sorted(partials):
             cleaned = (
                 self._draw.randint(0, len(self._broker.partials[partition])) if self.weather.compacts else 0
             )
             self._unread += self._broker.compacted(partition, cleaned)
             self._partials[partition] = cleaned
+            self.partials_ends[partition] = len(self._broker.partials[partition])
         self._positions, self._ends = {}, {}
 
     async def earliest_offsets(self, *tps: TP) -> Mapping[TP, int]:
@@ -81,15 +83,16 @@ class SimulatedConsumer:
                 found += self._handed_out(self._stamped(tp, fetched))
         return found
 
-    def new_partials(self) -> list[Message]:
-        """Messages of the partials topic, some of them not for the first time."""
+    def new_partials(self) -> list[Placed]:
+        """Messages of the partials topic by partition and offset, some of them not for the first time."""
         if self._unread:
             found, self._unread = self._unread[:100], self._unread[100:]
             return found
-        found = []
+        found: list[Placed] = []
         for partition, position in self._partials.items():
             messages = self._broker.partials[partition]
-            found += messages[position : position + 100]
+            some = enumerate(messages[position : position + 100], position)
+            found += [(partition, offset, message) for offset, message in some]
             self._partials[partition] = min(position + 100, len(messages))
             if self._draw.random() < self.weather.left_over:
                 self._partials[partition] = max(0, self._partials[partition] - self._draw.randint(0, 20))

@@ -1,7 +1,7 @@
 """The simulated ClickHouse, and the real Writer flushed by hand instead of by its thread."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -20,13 +20,13 @@ Key = tuple[Any, ...]  # the shape's key columns, generation, partition
 class Database:
     """Of each row the newest version, as ReplacingMergeTree shows it. Objects to two values of one version."""
 
-    def __init__(self, schedule: Schedule, exempt: Collection[str]) -> None:
-        """exempt: tables (as in SHAPES) of which one version may have several values."""
+    def __init__(self, schedule: Schedule, exempt: Mapping[str, Callable[[], bool]]) -> None:
+        """exempt: by table (as in SHAPES), whether one version may have several values now."""
         self.rows: dict[str, dict[Key, tuple[int, tuple[Any, ...]]]] = {name: {} for name in _SHAPES}
         self.newest_step: Counter[int] = Counter()  # by partition: the largest version in the ledger
         self.away_until_ms = 0.0
         self._seen: dict[tuple[str, Key, int], int] = {}
-        self._exempt = {SHAPES[name].name for name in exempt}
+        self._exempt = {SHAPES[name].name: may for name, may in exempt.items()}
         self._schedule = schedule
 
     def insert(self, table: str, arrow: pa.Table) -> None:
@@ -59,7 +59,7 @@ class Database:
         return found
 
     def _object_to_two_values(self, table: str, key: Key, version: int, values: tuple[Any, ...]) -> None:
-        if table in self._exempt:
+        if table in self._exempt and self._exempt[table]():
             return
         now = hash(values)
         if self._seen.setdefault((table, key, version), now) != now:

@@ -187,7 +187,8 @@ class Process:
         inputs = frozenset(TP(NAMES[topic], number) for number in numbers for topic in Topic)
         consumer.assign(inputs, partials)
         self.worker.keep_only(set(numbers))
-        self.rolling.keep_only(set(partials))
+        self.rolling.assign(set(partials))
+        self.rolling.expect(consumer.partials_ends)
         if inputs:
             await self.worker.seek_all(consumer, inputs)
 
@@ -195,8 +196,8 @@ class Process:
         while True:
             for fetched in self._consumer.fetch(self.worker.wanted(self._consumer.inputs)):
                 self.worker.accept(fetched)
-            for key, value in self._consumer.new_partials():
-                self.rolling.state.apply(key, value)
+            for partition, offset, (key, value) in self._consumer.new_partials():
+                self.rolling.take(partition, offset, key, value)
             await asyncio.sleep(self._draw.uniform(0.04, 0.16))
 
     async def _step(self) -> None:

@@ -11,13 +11,13 @@ from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
 from stream.durability.journal import Entry
 from stream.engine.outputs import COUNTS, TABLES, Chunk
-from stream.rolling.partials import PANE_MS
-from stream.rolling.state import IDLE_TIMEOUT_MS, WINDOWS_SECONDS
+from stream.rolling.partials import PANE_MS, partition_for
+from stream.rolling.state import IDLE_TIMEOUT_MS, REFRESH_MS, WINDOWS_SECONDS
 from tests.app.fakes import NAMES
 from tests.engine.makers import HOUR
 from tests.engine.oracle import Oracle
 from tests.engine.streams import CAUGHT_UP, oracle_step
-from tests.simulation.broker import Log
+from tests.simulation.broker import PARTIALS_PARTITIONS, Log
 from tests.simulation.database import Database
 from tests.simulation.schedule import Schedule
 
@@ -70,23 +70,28 @@ class Truth:
 
     def compare_rolling(self, database: Database, live_chunks: Mapping[int, list[Chunk]]) -> None:
         """The windows of every experiment, from the oracle's panes. live_chunks: by partition, only for which exist."""
-        sources: dict[str, set[int]] = defaultdict(set)
+        sources: dict[int, set[int]] = defaultdict(set)  # by partition of the partials topic
         for number, chunks in live_chunks.items():
             for chunk in chunks:
-                sources[chunk.experiment].add(number)
+                sources[_home(chunk.experiment)].add(number)
+        experiments = {chunk.experiment for chunks in live_chunks.values() for chunk in chunks}
         found: dict[str, dict[tuple[str, int], tuple[int, Counts]]] = defaultdict(dict)
         for _, row in database.columns("rolling"):
             counts = {name: row[name] for name in COUNTS if row[name]}
             found[row["experiment"]][row["arm"], row["window_seconds"]] = row["as_of_ms"], counts
-        self._equal("experiments with windows", set(found), set(sources))
-        for experiment, numbers in sources.items():
-            as_of_ms = self._as_of_ms(numbers)
-            for (arm, seconds), window in found[experiment].items():
+        self._equal("experiments with windows", set(found), experiments)
+        for experiment in experiments:
+            newest_ms = self._as_of_ms(sources[_home(experiment)])
+            for (arm, seconds), (as_of_ms, window) in found[experiment].items():
                 wanted = self._window(experiment, arm, as_of_ms - seconds * 1000, as_of_ms)
-                self._equal(f"window {experiment} {arm} {seconds} s", window, (as_of_ms, wanted))
+                self._equal(f"window {experiment} {arm} {seconds} s", window, wanted)
+                is_recent = newest_ms - REFRESH_MS < as_of_ms <= newest_ms
+                self._equal(
+                    f"as_of of {experiment} near {newest_ms}", (as_of_ms, is_recent), (as_of_ms, True)
+                )
             arms = {
                 arm
-                for number in numbers
+                for number in sources[_home(experiment)]
                 for e, arm, dimension, *_ in self._panes[number]
                 if (e, dimension) == (experiment, "all")
             }
@@ -139,6 +144,10 @@ class Truth:
     def _equal(self, what: str, found: Any, wanted: Any) -> None:
         if found != wanted:
             raise self._schedule.fail(f"{what}: {_difference(found, wanted)}")
+
+
+def _home(experiment: str) -> int:
+    return partition_for(experiment, PARTIALS_PARTITIONS)
 
 
 def table(name: str, database: Database, number: int) -> dict[Any, Counts]:

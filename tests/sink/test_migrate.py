@@ -1,14 +1,17 @@
 """Bringing a database up to date, on chDB and on a real server."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from string import Template
 
 import pytest
 
 from stream.errors import ConfigurationError
-from stream.sink.connect import Connection
+from stream.sink import alone
+from stream.sink.connect import Connection, connect
 from stream.sink.migrate import Migration, migrate, migrations
+from tests.services.clickhouse import ClickHouseServer
 
 
 def test_the_files_are_numbered_without_gaps() -> None:
@@ -31,6 +34,27 @@ def test_an_interrupted_migration_is_finished_by_the_next(empty_connection: Conn
         client, known=[replace(first, sql=first.sql.split(";\n")[0])]
     )  # some tables, then the process died
     client.command("TRUNCATE TABLE migrations")
+    assert migrate(client) == migrations()
+    client.close()
+
+
+def test_many_workers_may_start_on_an_empty_database_at_once(
+    clickhouse_server: ClickHouseServer, unique: str
+) -> None:
+    with connect(clickhouse_server.url_of(unique)) as connection, ThreadPoolExecutor(6) as pool:
+        applied = list(pool.map(lambda _: connection.ask(migrate), range(6)))
+        assert sorted(applied, key=len) == [(), (), (), (), (), migrations()]
+        tables = connection.ask(lambda client: client.query("SHOW TABLES").result_rows)
+    assert ("arm_totals",) in tables
+    assert ("migrating",) not in tables
+
+
+def test_the_lock_of_a_process_that_died_is_removed(
+    empty_connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = empty_connection.client()
+    client.command("CREATE TABLE migrating (nothing UInt8) ENGINE = Memory")
+    monkeypatch.setattr(alone, "_ABANDONED_SECONDS", 0.5)  # ClickHouse's clock counts whole seconds
     assert migrate(client) == migrations()
     client.close()
 

@@ -171,6 +171,19 @@ def test_large_rows_fill_it_by_their_bytes() -> None:
         assert writer.is_full
 
 
+def test_while_nobody_answers_old_versions_are_dropped_now_and_then() -> None:
+    def nobody() -> Any:
+        raise away()
+
+    writer = Writer(nobody, interval_seconds=0)
+    for step in range(1, 40):
+        letters = [a_dead_letter(offset=i) for i in range(500)]
+        writer.put(an_emission(step, dead_letters=letters))
+    wait_until(lambda: writer.waiting_rows < 39 * 500)
+    assert writer.waiting_rows >= 500
+    writer.close(0)
+
+
 def test_an_answer_that_trying_again_cannot_change_stops_the_writer() -> None:
     refusal = DatabaseError("Code: 53. DB::Exception: Type mismatch", code=53)
     with a_writer(FakeClickHouse(refusal)) as writer:
