@@ -56,7 +56,7 @@ def test_real_workers_stay_exact_while_everything_is_killed_and_restarted(tmp_pa
     """Two workers, four partitions, each fault once; `make chaos` does it for as long as asked."""
     words = [
         "--minutes",
-        "0.5",
+        "0.4",
         "--seed",
         "1",
         "--workers",
