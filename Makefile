@@ -6,7 +6,7 @@ ARGS ?=
 SEEDS ?= 200
 FIRST ?= 1
 
-.PHONY: demo test lint format bench chaos simulate-faults validity clean help
+.PHONY: demo test lint format bench takeover chaos simulate-faults validity clean help
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile
@@ -29,6 +29,9 @@ format: .venv/.installed ## Format and fix what can be fixed
 
 bench: .venv/.installed ## Events per second through Kafka, worker and ClickHouse, with the result checked
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+takeover: .venv/.installed ## Seconds until partitions go on when workers die, freeze, stop, return, come and go
+	@$(BIN)/python -m benchmarks.takeover $(ARGS)
 
 simulate-faults: .venv/.installed ## SEEDS=1000 FIRST=1: the whole worker under every fault of docs/faults.md, against the oracle
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST) $(ARGS)

@@ -18,7 +18,7 @@ from clickhouse_connect.driver.client import Client
 from stream.app.engines import Engines, LiveEngine
 from stream.contracts import avro
 from stream.contracts.definitions import Definitions
-from stream.contracts.files import BadRecord, read_events
+from stream.contracts.files import BadRecord, read_numbered
 from stream.contracts.reasons import Reason, status_of
 from stream.contracts.topics import DEFAULT_PREFIX, FIELDS, Topic
 from stream.contracts.versions import newest
@@ -33,6 +33,8 @@ from stream.engine.outputs import Outputs
 from stream.errors import ConfigurationError, DamagedStore
 from stream.intake.avro_program import Program
 from stream.intake.decode import columns_of, decode
+from stream.rolling.partials import encode
+from stream.rolling.state import RollingState
 from stream.sink.connect import connect
 from stream.sink.emission import Emission
 from stream.sink.migrate import migrate
@@ -105,6 +107,7 @@ def backfill(
     and in `dead_letters`. Raises ConfigurationError for files that cannot be read or definitions that do not fit what
     the folder holds, DirectoryInUse when another process has it open.
     """
+    _refuse_unreadable(files)
     try:
         into.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -124,6 +127,7 @@ def backfill(
         stack.callback(writer.close)
         for emission in emissions:
             writer.put(emission)
+        _write_windows(writer, engine, deployment.generation)
         writer.drain()
         _publish(snapshots, engine, topics, definitions)
         late = _late(client) - late
@@ -133,6 +137,32 @@ def backfill(
     rows = {one.topic: len(one.values) - rejected[one.topic] for one in topics}
     records = [record for _, record in bad]
     return BackfillReport(rows, sorted(records, key=lambda record: (str(record.path), record.line)), late)
+
+
+def _refuse_unreadable(files: Mapping[Topic, Sequence[Path]]) -> None:
+    """Before anything is made."""
+    for topic, paths in files.items():
+        for path in paths:
+            next(read_numbered(path, topic), None)
+
+
+def _write_windows(writer: Writer, engine: LiveEngine, generation: int) -> None:
+    """The rolling windows as they are at the end, by the second agent's code."""
+    state = RollingState(partitions=1)
+    for chunk in engine.live_chunks():
+        key, value = encode(
+            chunk,
+            generation=generation,
+            version=engine.step,
+            partition=PARTITION,
+            clock_ms=engine.clock_ms,
+            planned_at_ms=0,
+        )
+        state.apply(key, value)
+    rolling = state.rows()
+    if not len(rolling.version):
+        return
+    writer.put_rows("rolling", rolling.columns, generation=generation, version=rolling.version)
 
 
 def _late(client: Client) -> int:
@@ -180,13 +210,10 @@ def _sorted(topic: Topic, paths: Sequence[Path], first_offset: int, progress: Pr
 
 
 def _read_file(path: Path, topic: Topic, encoder: avro.Encoder, read: _Read, progress: Progress) -> None:
-    line = 0
-    for event in read_events(path, topic):
+    for line, event in read_numbered(path, topic):
         if isinstance(event, BadRecord):
-            line = event.line
             read.bad.append(event)
             continue
-        line += 1
         read.values.append(encoder.encode(event))
         read.at.append(event.at)
         read.places.append((path, line))

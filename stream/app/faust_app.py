@@ -185,6 +185,9 @@ class _Runner(faust.Worker):  # type: ignore[misc]
         """Begin to stop; may be called from a signal handler."""
         self.loop.call_soon_threadsafe(self._schedule_shutdown, signal.SIGTERM)
 
+    async def _sentinel_task(self) -> None:
+        """Faust sleeps a second here, with everything stopped already: a restart would wait for it."""
+
 
 def run_app(app: faust.App, stopping: Stopping, code: Callable[[], int]) -> int:
     """Run until it is told to stop; the exit code. Raises what crashed Faust. code: when it does not end in time."""

@@ -38,7 +38,8 @@ from stream.contracts.topics import Topic
 from stream.contracts.versions import Schemas
 from stream.durability.identity import Deployment, open_deployment
 from stream.durability.partition import Partition
-from stream.durability.store import open_store
+from stream.durability.snapshot import Snapshots
+from stream.durability.store import Store, open_store
 from stream.durability.surroundings import Clock, Owner, Surroundings
 from stream.engine import ENGINE_VERSION
 from stream.errors import LiftstreamError
@@ -81,7 +82,7 @@ def run_worker(settings: Settings, *, new_generation: bool = False) -> int:
             newest_rows=lambda: newest_generation(connection),
             new_generation=new_generation,
         )
-        connection.ask(partial(claim, generation=deployment.generation, deployment=deployment.id))
+        _claim(connection, store, deployment, broker.cluster.partitions)
         warm_up(definitions)
         times = SinkTimes()
         writer = Writer(
@@ -197,6 +198,20 @@ def _database(settings: Settings) -> Iterator[Connection]:
             yield connection
         finally:
             server.close()
+
+
+def _claim(connection: Connection, store: Store, deployment: Deployment, partitions: int) -> None:
+    """Refuse a database and a store that do not belong together."""
+    snapshots = [Snapshots(store, deployment.folder(number)) for number in range(partitions)]
+    connection.ask(
+        partial(
+            claim,
+            generation=deployment.generation,
+            deployment=deployment.id,
+            # A snapshot is published once its rows are acknowledged.
+            has_written=lambda: any(of_partition.newest_step() for of_partition in snapshots),
+        )
+    )
 
 
 def newest_generation(connection: Connection) -> int:

@@ -25,7 +25,7 @@ from stream.intake.transport import Fetched
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-STOP_SECONDS = 6.0  # for the last snapshots and the acknowledgements that they wait for
+STOP_SECONDS = 6.0  # for the acknowledgements that the last snapshots wait for
 
 
 class Worker:
@@ -246,17 +246,17 @@ class Worker:
                 await self._capture_all([held.partition for held in running], flush)
 
     async def _capture_all(self, partitions: list[Partition], flush: Callable[[], Any]) -> None:
-        try:
-            async with asyncio.timeout(STOP_SECONDS):
-                for partition in partitions:
-                    await asyncio.to_thread(partition.capture)
-                await self._publish_all(partitions, flush)
-        except TimeoutError:
-            log.warning("Not all outputs were acknowledged in time: the next start repeats the last steps.")
-
-    async def _publish_all(self, partitions: list[Partition], flush: Callable[[], Any]) -> None:
+        for partition in partitions:
+            await asyncio.to_thread(partition.capture)
+        deadline = self._uptime() + STOP_SECONDS
         while partitions:
-            await flush()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(flush(), max(0.0, deadline - self._uptime()))
             partitions = [p for p in partitions if not await asyncio.to_thread(p.publish_when_acked)]
+            if partitions and self._uptime() >= deadline:
+                log.warning(
+                    "Not all outputs were acknowledged in time: the next start repeats the last steps."
+                )
+                return
             if partitions:
                 await asyncio.sleep(0.05)

@@ -45,6 +45,9 @@ class BadRecord:
         return f"{self.path}, line {self.line}: {self.field} {self.rule}".replace(":  ", ": ")
 
 
+Numbered = tuple[int, Event | BadRecord]  # with its line, 1-based
+
+
 def read_events(path: Path | str, topic: Topic) -> Iterator[Event | BadRecord]:
     """The events of a file in their order, a BadRecord in place of each that breaks the contract.
 
@@ -52,6 +55,11 @@ def read_events(path: Path | str, topic: Topic) -> Iterator[Event | BadRecord]:
     are skipped. Memory does not grow with the file. Raises ConfigurationError, at the call, when the file is missing,
     unreadable or of another kind. Where damage makes the rest unreadable, one BadRecord says so and is the last.
     """
+    return (record for _, record in read_numbered(path, topic))
+
+
+def read_numbered(path: Path | str, topic: Topic) -> Iterator[Numbered]:
+    """The same with the line of each, as in BadRecord."""
     path = Path(path)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     read = _READERS.get("".join(suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:]))
@@ -70,7 +78,7 @@ def read_events(path: Path | str, topic: Topic) -> Iterator[Event | BadRecord]:
         raise
 
 
-def _until_end(file: BinaryIO, records: Iterator[Event | BadRecord]) -> Iterator[Event | BadRecord]:
+def _until_end(file: BinaryIO, records: Iterator[Numbered]) -> Iterator[Numbered]:
     with file:
         yield from records
 
@@ -108,16 +116,16 @@ class _Check:
         return BadRecord(self.path, number, first.field, rule, first.reason, raw)
 
 
-def _read_lines(file: BinaryIO, check: _Check) -> Iterator[Event | BadRecord]:
+def _read_lines(file: BinaryIO, check: _Check) -> Iterator[Numbered]:
     number = 0
     try:
         for number, line in enumerate(_lines(file), 1):
             if len(line) > MAX_LINE_BYTES:
-                yield check.too_long(number, line[:MAX_LINE_BYTES])
+                yield number, check.too_long(number, line[:MAX_LINE_BYTES])
             elif not line.isspace():
-                yield check.line(number, line)
+                yield number, check.line(number, line)
     except (OSError, EOFError, zlib.error) as error:
-        yield check.damaged(number + 1, error)
+        yield number + 1, check.damaged(number + 1, error)
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
@@ -131,14 +139,14 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
         line = file.readline(limit)
 
 
-def _read_gzip(file: BinaryIO, check: _Check) -> Iterator[Event | BadRecord]:
+def _read_gzip(file: BinaryIO, check: _Check) -> Iterator[Numbered]:
     if file.read(len(GZIP_MAGIC)) != GZIP_MAGIC:
         raise ConfigurationError(f"{check.path} is not a gzip file; name it without .gz if it is plain text.")
     file.seek(0)
     return _read_lines(io.BufferedReader(gzip.GzipFile(fileobj=file)), check)
 
 
-def _read_avro(file: BinaryIO, check: _Check) -> Iterator[Event | BadRecord]:
+def _read_avro(file: BinaryIO, check: _Check) -> Iterator[Numbered]:
     try:
         rows: Iterable[Any] = fastavro.reader(file)
     except _AVRO_DAMAGE as error:
@@ -148,7 +156,7 @@ def _read_avro(file: BinaryIO, check: _Check) -> Iterator[Event | BadRecord]:
     return _check_rows(rows, check)
 
 
-def _read_parquet(file: BinaryIO, check: _Check) -> Iterator[Event | BadRecord]:
+def _read_parquet(file: BinaryIO, check: _Check) -> Iterator[Numbered]:
     try:
         table = pq.ParquetFile(file)
     except _PARQUET_DAMAGE as error:
@@ -157,13 +165,13 @@ def _read_parquet(file: BinaryIO, check: _Check) -> Iterator[Event | BadRecord]:
     return _check_rows((row for batch in batches for row in _rows(batch)), check)
 
 
-def _check_rows(rows: Iterable[Any], check: _Check) -> Iterator[Event | BadRecord]:
+def _check_rows(rows: Iterable[Any], check: _Check) -> Iterator[Numbered]:
     number = 0
     try:
         for number, row in enumerate(rows, 1):
-            yield check.row(number, row)
+            yield number, check.row(number, row)
     except (*_AVRO_DAMAGE, *_PARQUET_DAMAGE) as error:
-        yield check.damaged(number + 1, repr(error))
+        yield number + 1, check.damaged(number + 1, repr(error))
 
 
 def _rows(batch: Any) -> Iterator[dict[str, Any]]:
@@ -187,7 +195,7 @@ def _as_json(fields: dict[str, Any]) -> bytes:
 _AVRO_DAMAGE = (ValueError, EOFError, LookupError, TypeError, OSError, zlib.error)
 _PARQUET_DAMAGE = (pa.ArrowException, OSError)
 
-_READERS: dict[str, Callable[[BinaryIO, _Check], Iterator[Event | BadRecord]]] = {
+_READERS: dict[str, Callable[[BinaryIO, _Check], Iterator[Numbered]]] = {
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), _read_lines),
     **dict.fromkeys((".jsonl.gz", ".ndjson.gz", ".json.gz"), _read_gzip),
     ".avro": _read_avro,

@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
+import faust
 import pytest
 
 from stream.app.stopping import Stopping
@@ -80,3 +81,8 @@ def test_a_stop_that_hangs_ends_all_the_same(code: int) -> None:
     process.tell()
     assert process.ended.wait(10)
     assert process.codes == [code]
+
+
+def test_the_private_names_of_faust_that_end_a_worker_are_still_there() -> None:
+    for name in ("install_signal_handlers", "_schedule_shutdown", "_sentinel_task"):
+        assert hasattr(faust.Worker, name), name

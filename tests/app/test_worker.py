@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from faust.types import TP
 
+from stream.app import worker as worker_module
 from stream.app.breaker import Breaker, Rule
 from stream.app.held import Held
 from stream.app.worker import Worker
@@ -361,6 +362,26 @@ def test_a_clean_end_leaves_snapshots_of_everything() -> None:
         await again.run()
         assert again.worker.counters.replayed_steps == 0
         assert again.counted() == s.expected()
+
+    play(scene())
+
+
+def test_a_last_flush_that_hangs_keeps_no_snapshot_of_what_was_acknowledged_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_module, "STOP_SECONDS", 0.05)
+
+    async def scene() -> None:
+        s = Scene()
+        await s.assign()
+        await s.run()
+
+        async def hang() -> None:
+            s.sink.flush()
+            await asyncio.Event().wait()
+
+        await asyncio.wait_for(s.worker.close(hang), 60)
+        assert all(s.store.names(f"g000001/p{number:05d}/snapshot") for number in range(PARTITIONS))
 
     play(scene())
 

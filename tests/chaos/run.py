@@ -9,6 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from stream.app.warm import warm_up
+from stream.contracts.definitions import Definitions
 from stream.durability.store import open_store
 from stream.errors import LiftstreamError
 from stream.local.database import open_database
@@ -86,6 +88,8 @@ class Report:
 def run(plan: Plan, folder: Path, tell: Tell) -> Report:
     """Raises ServiceMissing where the real services cannot run."""
     report = Report(plan)
+    tell("preparing the kernels")
+    warm_up(Definitions())  # once, and not in every worker at the same time
     load = Load(plan.seed, time.time_ns() // 1_000_000, plan.rate)
     with Stage(folder, workers=plan.workers, partitions=plan.partitions, load=load) as stage:
         watch = Watch(stage, plan.partitions, plan.seed)

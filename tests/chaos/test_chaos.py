@@ -10,6 +10,7 @@ from stream.contracts.avro import decode
 from stream.contracts.definitions import Definitions, load_experiments
 from stream.contracts.topics import Topic
 from stream.durability.journal import Entry, Range
+from tests.chaos.compare import TOTALS, result_differences
 from tests.chaos.generator import Load
 from tests.chaos.schedule import Fault, schedule_of
 from tests.chaos.traffic import Record, write_experiments
@@ -56,7 +57,7 @@ def test_real_workers_stay_exact_while_everything_is_killed_and_restarted(tmp_pa
     """Two workers, four partitions, each fault once; `make chaos` does it for as long as asked."""
     words = [
         "--minutes",
-        "0.5",
+        "0.4",
         "--seed",
         "1",
         "--workers",
@@ -134,3 +135,21 @@ def test_a_record_in_no_step_is_noticed(tmp_path: Path) -> None:
     logs[Topic.IMPRESSIONS, 0].append(logs[Topic.IMPRESSIONS, 0][-1])
     truth = truth_of(logs, {0: [entry]}, definitions(tmp_path))
     assert any("in no step" in sentence or "says" in sentence for sentence in truth.wrong)
+
+
+def test_one_click_too_many_is_noticed(tmp_path: Path) -> None:
+    truth = counted(tmp_path, records())
+    rows = [
+        {
+            "experiment": e,
+            "arm": arm,
+            "slice": d if d == "all" else f"{d}={v}",
+            **dict.fromkeys(TOTALS, 0),
+            **counts,
+        }
+        for (e, arm, d, v), counts in truth.totals.items()
+    ]
+    assert result_differences(rows, truth) == []
+    rows[3]["clicks"] += 1
+    (sentence,) = result_differences(rows, truth)
+    assert sentence.endswith(f"clicks {rows[3]['clicks']}, not {rows[3]['clicks'] - 1}")

@@ -30,6 +30,10 @@ def test_the_results_are_the_truth(
     rows = json.loads(run("results", "--into", tmp_path / "counted", "--slice", "all", "--json").stdout)
     assert {row["arm"]: {name: row[name] for name in sent[row["arm"]]} for row in rows} == sent
     assert run("ledger", "--into", tmp_path / "counted", "--check").exit_code == 0
+    query = "SELECT sum(impressions) AS n FROM arm_rolling WHERE window = '24h'"
+    (rolling,) = json.loads(run("sql", query, "--into", tmp_path / "counted", "--json").stdout)
+    all_sent = sum(counts["impressions"] for counts in sent.values())
+    assert 0.4 * all_sent <= rolling["n"] <= all_sent  # without the pane that is not over
 
 
 def test_bad_records_are_named_and_the_others_counted(
@@ -38,12 +42,19 @@ def test_bad_records_are_named_and_the_others_counted(
     folder, sent = traffic
     with (folder / "impressions.jsonl").open("a") as file:
         file.write('{"event_id": "x", "position": -1}\n')
+    with (folder / "assignments.jsonl").open("a") as file:
+        far = '{"event_id": "far", "at": 253402300799999, "user_id": "u", "experiment": "e", "arm": "a"}'
+        file.write(f"\n\n{far}\n")
+    lines = len((folder / "assignments.jsonl").read_text().splitlines())
     result = run(
         "backfill", *files_of(folder), "--into", tmp_path / "counted", "--rejects", tmp_path / "rejects"
     )
     assert result.exit_code == 1
     assert "impressions.jsonl:4001: at: is required" in result.stderr
-    assert (tmp_path / "rejects").read_text() == '{"event_id": "x", "position": -1}\n'
+    assert (
+        f"assignments.jsonl:{lines}: at: " in result.stderr
+    )  # rejected by the engine; blank lines are counted
+    assert '{"event_id": "x", "position": -1}\n' in (tmp_path / "rejects").read_text()
     rows = json.loads(run("results", "--into", tmp_path / "counted", "--slice", "all", "--json").stdout)
     assert {row["arm"]: row["impressions"] for row in rows} == {
         arm: counts["impressions"] for arm, counts in sent.items()
@@ -55,6 +66,7 @@ def test_a_missing_file_is_one_sentence(run: Run, tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert result.stderr.startswith("liftstream: ")
     assert "nothing.jsonl cannot be read" in result.stderr
+    assert not (tmp_path / "counted").exists()
 
 
 def test_no_file_at_all_is_a_usage_error(run: Run, tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ class Process:
         engine_version: int = ENGINE_VERSION,
         seed: int = 0,
         known: frozenset[int] = frozenset({1}),
+        folder: str = FOLDER,
     ) -> None:
         doom = doom or Doom()
         self.log = log
@@ -73,7 +74,7 @@ class Process:
         self._next: dict[Topic, int] = {}
         self.partition = Partition(
             3,
-            FOLDER,
+            folder,
             Owner(f"writer-{seed}", engine_version, definitions or Definitions()),
             Surroundings(
                 DoomedStore(store, doom), CountingMachines(), FakeReadings(), self.sink, clock.clock

@@ -1,10 +1,12 @@
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
 from stream.durability.identity import Cluster, Deployment, InputTopic, open_deployment
 from stream.errors import DamagedStore
-from tests.durability.fakes import DictStore
+from tests.durability.fakes import Database, DictStore, HandClock
+from tests.durability.process import Process, a_log, expected
 
 TOPICS = (
     InputTopic("rec.assignments", "id-a"),
@@ -90,3 +92,17 @@ def test_a_new_generation_starts_beside_everything_old() -> None:
     assert second.hash_key != first.hash_key
     assert opened(store, replace(CLUSTER, partitions=8)) == second
     assert opened(DictStore(), rows=6, new=True).generation == 7
+
+
+def test_a_new_generation_counts_from_zero_and_leaves_the_old_one_as_it_was() -> None:
+    log, store, old_numbers, numbers = a_log(), DictStore(), Database(), Database()
+    old = opened(store)
+    Process(log, store, old_numbers, clock=HandClock(), seed=1, folder=old.folder(3)).run()
+    before = dict(store.objects)
+    new = opened(store, rows=old.generation, new=True)
+    process = Process(log, store, numbers, clock=HandClock(), seed=2, folder=new.folder(3))
+    process.partition.recover()
+    assert process.partition.step == 0
+    process.run()
+    assert Counter(numbers.totals()) == expected(log)
+    assert {path: store.objects.get(path) for path in before} == before

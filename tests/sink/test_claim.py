@@ -13,7 +13,11 @@ from tests.services.clickhouse import ClickHouseServer
 
 def claimed(connection: Connection, deployment: str, generation: int = 1) -> bool:
     try:
-        connection.ask(lambda client: claim(client, generation=generation, deployment=deployment))
+        connection.ask(
+            lambda client: claim(
+                client, generation=generation, deployment=deployment, has_written=lambda: False
+            )
+        )
     except DamagedStore:
         return False
     return True
@@ -31,7 +35,9 @@ def test_the_rows_of_a_generation_belong_to_one_store(url: str) -> None:
         with pytest.raises(
             DamagedStore, match="point LIFTSTREAM_CHECKPOINTS of all workers at the same store"
         ):
-            connection.ask(lambda client: claim(client, generation=1, deployment="a"))
+            connection.ask(
+                lambda client: claim(client, generation=1, deployment="a", has_written=lambda: False)
+            )
         assert claimed(connection, "b")
         assert claimed(connection, "a", generation=2)
 
@@ -47,3 +53,18 @@ def test_of_stores_that_come_at_the_same_moment_one_may_write_and_goes_on_to(url
         }
         assert len(won) == 1
         assert {name for name in stores if claimed(connection, name)} == won
+
+
+def test_a_store_that_has_counted_into_another_database_is_refused(url: str) -> None:
+    with connect(url) as connection:
+        connection.ask(migrate)
+        with pytest.raises(
+            DamagedStore, match="point LIFTSTREAM_CLICKHOUSE_URL at the database that has them"
+        ):
+            connection.ask(
+                lambda client: claim(client, generation=1, deployment="a", has_written=lambda: True)
+            )
+        connection.ask(
+            lambda client: client.command("INSERT INTO generations VALUES (1, now(), 0)")
+        )  # of an older version
+        connection.ask(lambda client: claim(client, generation=1, deployment="a", has_written=lambda: True))
