@@ -51,7 +51,7 @@ class Oracle:
         self.assignments: dict[tuple[str, str], list[Event]] = defaultdict(list)
         self.left_users: dict[tuple[str, str, str], list[Part]] = defaultdict(list)
         self.left_flags: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-        self.left_dates: dict[tuple[str, str], set[tuple[int, bool]]] = defaultdict(set)
+        self.left_dates: dict[tuple[str, str], set[tuple[int, bool, bool]]] = defaultdict(set)
         self.troubles: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         self.left_panes: dict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
         self.frozen: dict[str, Any] = {}
@@ -222,7 +222,9 @@ class Oracle:
                 self._settle_for_good(self._interaction_parts(held))
                 for e in self._experiments():
                     if self.assignments[held.event["user_id"], e]:
-                        self._note_date(self.left_dates, held.event, e)
+                        users, _ = self._by_user()
+                        parts = [p for arm in self.arms[e] for p in users[held.event["user_id"], e, arm]]
+                        self._note_date(self.left_dates, held.event, e, self._exposed_at(parts, e))
                 if not held.outside:
                     self.ledger["interactions", held.hour][held.credit] += 1
                 self.interactions.remove(held)
@@ -243,12 +245,14 @@ class Oracle:
         exposed_at = self._exposed_at([p for arm in self.arms[e] for p in users[user, e, arm]], e)
         return not part[1] and (exposed_at is None or part[0] < exposed_at)
 
-    def _note_date(self, dates: Any, event: Event, e: str) -> None:
-        """The user was active in an experiment; whether that counts from the assignment on is settled for good."""
+    def _note_date(self, dates: Any, event: Event, e: str, exposed_at: int | None) -> None:
+        """The user was active in an experiment; whether since assignment and exposure is settled when the event leaves."""
         ends_at = self.d.experiment(e).ends_at_ms
         if ends_at is None or event["at"] < ends_at:
             date = event["at"] // DAY
-            dates[event["user_id"], e].add((date, date >= self._earliest(event["user_id"], e)["at"] // DAY))
+            assigned = date >= self._earliest(event["user_id"], e)["at"] // DAY
+            exposed = exposed_at is not None and date >= exposed_at // DAY
+            dates[event["user_id"], e].add((date, assigned, exposed))
 
     def _freeze(self) -> None:
         for experiment in self.d.experiments:
@@ -491,18 +495,18 @@ class Oracle:
         for held in self.interactions:
             for e in self._experiments():
                 if self.assignments[held.event["user_id"], e]:
-                    self._note_date(dates, held.event, e)
+                    self._note_date(dates, held.event, e, 0)
         out: dict[Any, Counter[str]] = defaultdict(Counter)
         for (user, e), assignments in self.assignments.items():
             if not assignments or self.d.experiment(e).policy == Policy.AS_OF:
                 continue
             first = self._earliest(user, e)
             for arm, parts in self._arms_of_user(users, user, e):
-                active = {date for date, counts in dates[user, e] if counts}
+                active = {date for date, counts, _ in dates[user, e] if counts}
                 self._add_cohort(out, e, arm, first, "assignment", first["at"] // DAY, active)
                 exposed_at = self._exposed_at(parts, e)
                 if exposed_at is not None:
-                    active = {date for date, _ in dates[user, e]}
+                    active = {date for date, _, counts in dates[user, e] if counts}
                     self._add_cohort(out, e, arm, first, "exposure", exposed_at // DAY, active)
         out.update(self.frozen_cohorts)
         return {k: v for k, v in out.items() if any(v.values())}
