@@ -246,7 +246,7 @@ class Oracle:
         return not part[1] and (exposed_at is None or part[0] < exposed_at)
 
     def _note_date(self, dates: Any, event: Event, e: str, exposed_at: int | None) -> None:
-        """The user was active in an experiment; whether since assignment and exposure is settled when the event leaves."""
+        """The user was active in an experiment; whether since assignment and exposure is settled at leaving."""
         ends_at = self.d.experiment(e).ends_at_ms
         if ends_at is None or event["at"] < ends_at:
             date = event["at"] // DAY
