@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from stream.contracts.topics import Topic
-from stream.engine.outputs import COUNTS
+from stream.engine.moments import MOMENTS
+from stream.engine.outputs import COHORTS, COUNTS
 from stream.sink.queries import Database
 from tests.chaos.truth import Counts, Key, Truth
 from tests.engine.makers import HOUR, MINUTE
@@ -16,16 +17,13 @@ WINDOWS_MS = {"1m": MINUTE, "5m": 5 * MINUTE, "1h": HOUR, "24h": 24 * HOUR}
 TOTALS = (
     "assigned_users", "exposed_users", *COUNTS, "mixed_users", "mixed_events", "before_assignment", "foreign_currency",
 )  # fmt: skip
-MOMENTS = (
-    "impressions_sq", "clicked_sq", "clicked_x_impressions", "converted_sq", "converted_x_impressions", "clicks_sq",
-    "conversions_sq", "revenue_sq", "revenue_x_conversions",
-)  # fmt: skip
 OUTCOMES = (
     "consumed", "counted", "duplicate", "late", "outside", "rejected", "attributed", "waiting", "no_reference",
     "unknown_impression", "other_user", "outside_window",
 )  # fmt: skip
 _RESULTS = TOTALS[:8]
 _ARM = ("experiment", "arm", "slice")
+_COHORT = (*_ARM, "phase", "since", "toInt32(start_date)")
 _SHOWN = 5  # of a view's differences
 _PLAIN = dict(
     zip(("impressions", "clicked", "converted", "clicks", "conversions", "revenue"), COUNTS, strict=True)
@@ -46,7 +44,12 @@ def differences(db: Database, truth: Truth, topic_names: Mapping[Topic, str]) ->
             "ledger", {(words[t], p, hour): c for (t, p, hour), c in ledger.items()}, truth.ledger, OUTCOMES
         ),
         *_unequal("arm_totals", _found(db, "arm_totals", _ARM, TOTALS), totals, TOTALS),
-        *_unequal("arm_moments", _found(db, "arm_moments", _ARM, MOMENTS), totals, MOMENTS),
+        *_unequal(
+            "arm_sums", _found(db, "arm_sums", (*_ARM, "phase"), MOMENTS), _sliced(truth.sums), MOMENTS
+        ),
+        *_unequal(
+            "arm_cohorts", _found(db, "arm_cohorts", _COHORT, COHORTS[1]), _sliced(truth.cohorts), COHORTS[1]
+        ),
         *_unequal("arm_rates", _rates(db), expected_rates(truth), COUNTS),
         *_missing("dead_letters", letters, truth.dead_letters),
         *rolling_differences(db, truth),
@@ -138,6 +141,11 @@ def _missing(view: str, found: set[Any], wanted: set[Any]) -> list[str]:
 def _first(view: str, wrong: list[str]) -> list[str]:
     more = len(wrong) - _SHOWN
     return [*wrong[:_SHOWN], f"{view}: {more} more"] if more > 0 else wrong
+
+
+def _sliced(counts: Counts) -> Counts:
+    """Keys with the slice's name in place of dimension and value."""
+    return {(e, arm, _slice(d, v), *rest): c for (e, arm, d, v, *rest), c in counts.items()}
 
 
 def _slice(dimension: str, value: str) -> str:

@@ -104,7 +104,7 @@ def test_counting_groups_of_users_by_themselves_changes_nothing(tmp_path: Path) 
     }
     oracle.step(given, LATER, CAUGHT_UP)
     assert not truth.wrong
-    assert truth.totals == oracle.totals()
+    assert truth.sums == oracle.totals()
     assert truth.panes == oracle.panes()
     assert {(topic, hour): +counts for (topic, _, hour), counts in truth.ledger.items()} == oracle.outcomes()
 

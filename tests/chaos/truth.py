@@ -46,12 +46,15 @@ class Stored:
 
 @dataclass(slots=True)
 class Truth:
-    """Names as in the tables. Keys: totals (experiment, arm, dimension, value), panes the same and the pane's start in
-    ms, ledger (topic's word, partition, hour number). clocks: by partition.
+    """Names as in the tables. Keys: totals (experiment, arm, dimension, value), sums that and the phase, cohorts that and
+    (since, days since 1970), panes the key of totals and the pane's start in ms, ledger (topic's word, partition, hour
+    number). clocks: by partition.
     """
 
     records: int = 0
     totals: Counts = field(default_factory=lambda: defaultdict(Counter))
+    sums: Counts = field(default_factory=lambda: defaultdict(Counter))
+    cohorts: Counts = field(default_factory=lambda: defaultdict(Counter))
     panes: Counts = field(default_factory=lambda: defaultdict(Counter))
     ledger: Counts = field(default_factory=lambda: defaultdict(Counter))
     dead_letters: set[tuple[str, int, int]] = field(default_factory=set)
@@ -187,7 +190,9 @@ def _count(
     for topic, event, at_ms in group:
         given[topic].append((event, at_ms))
     oracle.step(given, _NEVER, _CAUGHT_UP)
-    _add(truth.totals, oracle.totals(), lambda key: key)
+    _add(truth.totals, oracle.totals(), lambda key: key[:4])
+    _add(truth.sums, oracle.totals(), lambda key: key)
+    _add(truth.cohorts, oracle.cohorts(), lambda key: key)
     _add(truth.panes, oracle.panes(), lambda key: key)
     _add(truth.ledger, oracle.outcomes(), lambda key: (key[0], number, key[1]))
 

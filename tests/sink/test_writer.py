@@ -264,14 +264,14 @@ def test_a_server_that_is_busy_or_full_is_tried_again_until_it_takes_everything(
 ) -> None:
     with connect(clickhouse_server.url_of(unique)) as connection, closing(connection.client()) as client:
         fill(connection)
-        client.command("SYSTEM STOP MERGES totals")
+        client.command("SYSTEM STOP MERGES user_sums")
         few_parts = "parts_to_delay_insert = 1, parts_to_throw_insert = 1, max_delay_to_insert = 1"
-        client.command(f"ALTER TABLE totals MODIFY SETTING {few_parts}")
+        client.command(f"ALTER TABLE user_sums MODIFY SETTING {few_parts}")
         writer = Writer(connection.client, interval_seconds=0)
         writer.put(an_emission(2, totals=[a_total(arm="b", impressions=7)]))
         wait_until(lambda: writer.trouble is not None)
         assert "Too many parts" in str(writer.trouble)
-        client.command("ALTER TABLE totals RESET SETTING parts_to_delay_insert, parts_to_throw_insert")
+        client.command("ALTER TABLE user_sums RESET SETTING parts_to_delay_insert, parts_to_throw_insert")
         assert writer.drain(60)
         writer.close()
         client.command(f"DROP DATABASE {unique}")
@@ -282,10 +282,10 @@ def test_tables_that_are_gone_stop_the_writer_with_what_to_do(
 ) -> None:
     with connect(clickhouse_server.url_of(unique)) as connection, closing(connection.client()) as client:
         fill(connection)
-        client.command("DROP TABLE totals SYNC")
+        client.command("DROP TABLE user_sums SYNC")
         writer = Writer(connection.client, interval_seconds=0)
         writer.put(an_emission(2, totals=[a_total()]))
-        with pytest.raises(WriterStopped, match=r"ClickHouse refuses .*totals.*run `liftstream migrate`"):
+        with pytest.raises(WriterStopped, match=r"ClickHouse refuses .*user_sums.*run `liftstream migrate`"):
             writer.drain(30)
         writer.close()
         client.command(f"DROP DATABASE {unique}")
