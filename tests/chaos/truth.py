@@ -46,9 +46,9 @@ class Stored:
 
 @dataclass(slots=True)
 class Truth:
-    """Names as in the tables. Keys: totals (experiment, arm, dimension, value), sums that and the phase, cohorts that and
-    (since, days since 1970), panes the key of totals and the pane's start in ms, ledger (topic's word, partition, hour
-    number). clocks: by partition.
+    """Names as in the tables. Keys: totals (experiment, arm, dimension, value), sums that and the phase, cohorts that
+    and (since, days since 1970), panes the key of totals and the pane's start in ms, ledger (topic's word, partition,
+    hour number). clocks: by partition.
     """
 
     records: int = 0
