@@ -33,12 +33,15 @@ from stream.engine.outputs import Outputs
 from stream.errors import ConfigurationError, DamagedStore
 from stream.intake.avro_program import Program
 from stream.intake.decode import columns_of, decode
+from stream.results.rules import Rules
 from stream.rolling.partials import encode
 from stream.rolling.state import RollingState
 from stream.sink.connect import connect
 from stream.sink.emission import Emission
 from stream.sink.migrate import migrate
 from stream.sink.origins import Origins
+from stream.sink.queries import Database
+from stream.sink.standings import put_definitions, put_standings, read_standings
 from stream.sink.writer import Writer
 
 I64 = npt.NDArray[np.int64]
@@ -99,6 +102,7 @@ def backfill(
     *,
     into: Path,
     definitions: Definitions,
+    rules: Rules | None = None,
     progress: Progress = lambda done, total: None,
 ) -> BackfillReport:
     """Count the events of files into the embedded database in `into`; a second run into the same folder continues.
@@ -128,6 +132,12 @@ def backfill(
         for emission in emissions:
             writer.put(emission)
         _write_windows(writer, engine, deployment.generation)
+        put_definitions(
+            writer, definitions, generation=deployment.generation, now_ms=time.time_ns() // 1_000_000
+        )
+        writer.drain()
+        with Database(connection.read_only_client(), lambda: None) as db:
+            put_standings(writer, read_standings(db, definitions, rules or Rules()))
         writer.drain()
         _publish(snapshots, engine, topics, definitions)
         late = _late(client) - late

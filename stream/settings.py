@@ -31,6 +31,9 @@ from stream.contracts.models import Currency
 from stream.contracts.topics import DEFAULT_PREFIX, Topic
 from stream.contracts.violations import violations
 from stream.errors import ConfigurationError
+from stream.results.rules import MIN_SLICE_USERS, Rules
+from stream.stats.comparison import DEFAULT_ALPHA, DEFAULT_TUNING, Confidence
+from stream.stats.srm import DEFAULT_CONCENTRATION
 
 PREFIX = "LIFTSTREAM_"
 FILE = "liftstream.toml"
@@ -172,6 +175,22 @@ class Settings(BaseSettings):
         timedelta(minutes=10),
         description="A topic that had records and has had none for so long is reported.",
     )
+    alpha: float = Field(
+        DEFAULT_ALPHA, gt=0, lt=1, description="How often the intervals of results may miss the truth."
+    )
+    tuning: int = Field(
+        DEFAULT_TUNING,
+        gt=0,
+        description="Users in both arms at which the always-valid interval is tightest; choose it before the data.",
+    )
+    srm_concentration: int = Field(
+        DEFAULT_CONCENTRATION,
+        gt=0,
+        description="k of the sequential sample ratio test; best at a quarter of the users expected.",
+    )
+    min_slice_users: int = Field(
+        MIN_SLICE_USERS, ge=2, description="A slice with fewer users in either arm has no interval."
+    )
     step_seconds: float = Field(1.0, gt=0, le=60, description="Pause between the starts of two steps.")
     stay_in_group: bool = Field(
         False,
@@ -243,6 +262,15 @@ class Settings(BaseSettings):
             currency=self.currency,
             slice_dimensions=self.slice_dimensions,
             experiments=load_experiments(self.experiments) if self.experiments else (),
+        )
+
+    def rules(self) -> Rules:
+        """What results depend on besides the definitions."""
+        return Rules(
+            confidence=Confidence(self.alpha, self.tuning),
+            concentration=self.srm_concentration,
+            min_slice_users=self.min_slice_users,
+            attribution_window_ms=_milliseconds(self.attribution_window),
         )
 
 

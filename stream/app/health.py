@@ -41,6 +41,7 @@ class Health:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.patience = patience
+        self.others: list[Callable[[], str | None]] = []  # further reasons not to be ready, a sentence each
         self._worker = worker
         self._writer = writer
         self._ends = ends
@@ -118,6 +119,7 @@ class Health:
                 f"ClickHouse cannot be written to for {self._now() - since:.0f} s ({writer.trouble}); "
                 f"{writer.waiting_rows:,} rows wait."
             )
+        yield from filter(None, (ask() for ask in self.others))
         if not worker.has_assignment:
             yield "No partitions are assigned yet."
         for number, held in list(worker.held.items()):

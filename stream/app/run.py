@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
@@ -26,6 +26,7 @@ from stream.app.health import Health, Patience
 from stream.app.metrics import Measured, Metrics
 from stream.app.outlets import Destination, KafkaOutlet, Outlets
 from stream.app.pages import Diary, connect_pages, connect_watch
+from stream.app.results import Results, connect_results
 from stream.app.rolling import RollingWindows
 from stream.app.stopping import Stopping
 from stream.app.timed import SinkTimes, TimedInserter, TimedStore
@@ -50,6 +51,8 @@ from stream.settings import Settings
 from stream.sink.claim import claim
 from stream.sink.connect import Connection, connect, embedded_path
 from stream.sink.migrate import migrate
+from stream.sink.queries import Database
+from stream.sink.standings import put_definitions
 from stream.sink.writer import Writer
 from stream.topics import create_topics
 
@@ -91,9 +94,8 @@ def run_worker(settings: Settings, *, new_generation: bool = False) -> int:
             on_latency=times.add_latency,
         )
         stack.callback(writer.close, CLOSE_SECONDS)
-        arrived_ms = last_arrivals(connection, deployment.generation)
         return _run(
-            settings, definitions, TimedStore(store), broker, deployment, writer, times, arrived_ms, stopping
+            settings, definitions, TimedStore(store), broker, deployment, connection, writer, times, stopping
         )  # fmt: skip
 
 
@@ -103,9 +105,9 @@ def _run(
     store: TimedStore,
     broker: Broker,
     deployment: Deployment,
+    connection: Connection,
     writer: Writer,
     times: SinkTimes,
-    arrived_ms: Mapping[Topic, int],
     stopping: Stopping,
 ) -> int:
     app = make_app(settings)
@@ -139,7 +141,14 @@ def _run(
     )  # fmt: skip
     ends = Ends()
     health = Health(worker, writer, ends, names, _patience(settings))
-    health.remember_arrivals(arrived_ms)
+    health.remember_arrivals(last_arrivals(connection, deployment.generation))
+    results = Results(
+        lambda: Database(connection.read_only_client(), lambda: None), writer, definitions, settings.rules(),
+        partitions=broker.partials_partitions,
+    )  # fmt: skip
+    health.others.append(lambda: results.trouble)
+    connect_results(app, results, settings.partials_topic)
+    put_definitions(writer, definitions, generation=deployment.generation, now_ms=around.clock.now_ms())
     measured = Measured(worker, decoder, writer, outlet, store, ends, health, times, names)
     connect_pages(app, health, Metrics(measured))
     diary = Diary(health, writer, worker=owner.writer, generation=deployment.generation)

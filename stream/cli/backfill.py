@@ -57,6 +57,7 @@ def command(
             files,
             into=folder,
             definitions=settings.definitions(),
+            rules=settings.rules(),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
         for record in report.bad:

@@ -21,6 +21,14 @@ into: Decorator = click.option(
     help="Use the embedded database in DIR instead of LIFTSTREAM_CLICKHOUSE_URL.",
 )
 
+experiment_files: Decorator = click.option(
+    "--experiments",
+    "files",
+    type=FOLDER,
+    metavar="DIR",
+    help="Folder of experiment files, instead of those it was counted with.",
+)
+
 rejects: Decorator = click.option(
     "--rejects", type=FILE, metavar="FILE", help="Write the records that break the contract to FILE."
 )

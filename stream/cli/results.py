@@ -1,40 +1,120 @@
-"""`liftstream results`: the cumulative totals of every experiment and arm."""
+"""`liftstream results`: every metric of every arm against the control."""
 
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from stream.cli import SUMMARIES, options
-from stream.cli.printing import note, print_json, print_table
+from stream.cli.printing import note, print_json, print_table, shown
 from stream.cli.reading import opened
+from stream.cli.standing import moment, result_row, standings_of
 from stream.errors import ConfigurationError
-from stream.sink.queries import RESULT_COLUMNS, experiments, results
+from stream.results.counted import ALL
+from stream.results.rows import Direction, Result, Standing, Verdict
+from stream.sink.queries import experiments, results
+
+Row = dict[str, Any]
+
+COLUMNS = (
+    "metric",
+    "arm",
+    "value",
+    "difference",
+    "always-valid",
+    "lift",
+    "lift interval",
+    "users",
+    "mature",
+    "verdict",
+)
 
 
 @click.command("results", short_help=SUMMARIES["results"])
 @options.into
 @options.as_json
+@options.experiment_files
 @click.option("--experiment", help="Only this experiment.")
 @click.option("--slice", "slice_name", help="Only this slice: all, country=DE, ...")
-def command(folder: Path | None, as_json: bool, experiment: str | None, slice_name: str | None) -> None:
-    """Show the totals of every experiment, arm and slice, from its start until now.
+def command(
+    folder: Path | None, as_json: bool, files: Path | None, experiment: str | None, slice_name: str | None
+) -> None:
+    """Show every metric of every arm against the control, from the experiment's start until now.
 
-    CTR is clicked_impressions / impressions, conversion_rate converted_impressions / impressions; money is in minor
-    units (cents). The same rows are in the view arm_totals.
+    The interval is that of the difference and always valid: look as often as you like. Money is in minor units (cents).
+    With --json: totals of every arm and slice (the view arm_totals), each with its metrics.
     """
     with opened(folder) as db:
-        rows = [row for row in results(db, experiment) if slice_name in (None, row["slice"])]
-        if experiment is not None and not rows:
-            _refuse_unknown(experiment, experiments(db))
+        totals = [row for row in results(db, experiment) if slice_name in (None, row["slice"])]
+        if experiment is not None and not totals:
+            refuse_unknown(experiment, experiments(db))
+        standings = standings_of(db, files, experiment)
     if as_json:
-        return print_json(rows)
-    if not rows:
+        return print_json(with_metrics(totals, standings))
+    if not totals:
         return note("There are no results yet.")
-    return print_table(rows, RESULT_COLUMNS)
+    for standing in standings:
+        _print(standing, slice_name or ALL)
+    slices = len({row["slice"] for row in totals} - {ALL})
+    return (
+        note(f"{slices} slices are not shown: --slice NAME, or --json.")
+        if slices and not slice_name
+        else None
+    )
 
 
-def _refuse_unknown(experiment: str, known: list[str]) -> None:
+def with_metrics(totals: list[Row], standings: list[Standing]) -> list[Row]:
+    """Totals by experiment, arm and slice, each with the results of that arm."""
+    metrics: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for standing in standings:
+        for row in standing.results:
+            metrics[row.experiment, row.arm, row.slice].append(result_row(row))
+    return [row | {"metrics": metrics[row["experiment"], row["arm"], row["slice"]]} for row in totals]
+
+
+def refuse_unknown(experiment: str, known: list[str]) -> None:
+    """Say which experiments there are, where there are some and this is none of them."""
     if known and experiment not in known:
         raise ConfigurationError(
             f"There are no results of an experiment {experiment!r}: known are {', '.join(known)}."
         )
+
+
+def _print(standing: Standing, slice_name: str) -> None:
+    rows = [row for row in standing.results if row.slice == slice_name]
+    if not rows:
+        return
+    against = f"against {rows[0].control}" if rows[0].control else "no control, so values only"
+    title = f"{standing.experiment}, {slice_name}: {against}; as of {shown(moment(standing.as_of_ms))} UTC"
+    print_table([_shown(row) for row in rows], COLUMNS, title=title)
+    if standing.health.verdict is not Verdict.OK:
+        note(f"Health of {standing.experiment}: {standing.health.verdict}. {standing.health.reason}")
+
+
+def _shown(row: Result) -> Row:
+    name = row.metric if row.variant == "plain" else f"{row.metric} ({row.variant})"
+    return {
+        "metric": name,
+        "arm": row.arm,
+        "value": row.value,
+        "difference": row.difference,
+        "always-valid": _interval(row.always_low, row.always_high),
+        "lift": None if row.lift is None else f"{row.lift:+.2%}",
+        "lift interval": None if row.lift_low is None else f"[{row.lift_low:+.2%}, {row.lift_high:+.2%}]",
+        "users": row.users,
+        "mature": None if row.mature_share is None else f"{row.mature_share:.0%}",
+        "verdict": _verdict(row),
+    }
+
+
+def _interval(low: float | None, high: float | None) -> str | None:
+    return None if low is None else f"[{shown(low)}, {shown(high)}]"
+
+
+def _verdict(row: Result) -> str:
+    if row.arm == row.control:
+        return "control"
+    if row.difference is None:
+        return (row.reason or "").replace("_", " ")
+    return "no difference shown yet" if row.direction is Direction.UNDECIDED else row.direction.value

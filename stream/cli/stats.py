@@ -11,7 +11,7 @@ from stream.cli.aggregates import read_aggregates
 from stream.cli.printing import note, print_json, print_table, shown
 from stream.stats.comparison import DEFAULT_ALPHA, DEFAULT_TUNING, Confidence
 from stream.stats.results import ExperimentSums, comparisons, experiment_sample_ratio
-from stream.stats.srm import DEFAULT_CONCENTRATION
+from stream.stats.srm import DEFAULT_CONCENTRATION, SampleRatio
 
 Row = dict[str, Any]
 
@@ -57,7 +57,7 @@ def command(path: Path, alpha: float, tuning: int, concentration: int, as_json: 
     confidence = Confidence(alpha, tuning)
     compared = [row for experiment in experiments for row in _comparison_rows(experiment, confidence)]
     ratios = [
-        {"experiment": experiment.experiment, **asdict(experiment_sample_ratio(experiment, concentration))}
+        _ratio_row(experiment.experiment, experiment_sample_ratio(experiment, concentration))
         for experiment in experiments
     ]
     if as_json:
@@ -80,6 +80,15 @@ def _comparison_rows(experiment: ExperimentSums, confidence: Confidence) -> list
         for metric in experiment.metrics
         for row in comparisons(metric, confidence)
     ]
+
+
+def _ratio_row(experiment: str, ratio: SampleRatio) -> Row:
+    return {
+        "experiment": experiment,
+        "p_fixed": ratio.p_fixed,
+        "p_sequential": ratio.p_sequential,
+        "reason": ratio.reason,
+    }
 
 
 def _print_tables(compared: list[Row], ratios: list[Row], level: str) -> None:

@@ -19,18 +19,26 @@ from stream.engine.outputs import (
     TROUBLES,
     WIDE,
 )
+from stream.results.columns import HEALTH, HISTORY, RESULTS
 
 INT128 = pa.binary(16)  # ClickHouse reads 16 fixed bytes, little-endian, as its Int128
 TIME = pa.timestamp("ms", "UTC")
 _TIMES = {
     "pane_start_ms", "hour_ms", "record_at_ms", "as_of_ms", "watermark_ms", "horizon_ms", "last_step_at_ms",
     "written_at_ms", "data_as_of_ms", "heard_at_ms", "assignments_at_ms", "impressions_at_ms", "interactions_at_ms",
+    "minute_ms", "counts_since_ms",
 }  # fmt: skip
 _NARROW = {"pane_seconds": pa.uint32(), "window_seconds": pa.uint32(), "last_step": pa.uint64()}
 _TEXTS = {
     "experiment", "arm", "dimension", "value", "topic", "reason", "field", "rule", "worker", "reasons", "warnings",
-    "since", "metric",
+    "since", "metric", "definitions", "slice", "variant", "kind", "control", "basis", "direction", "why_not", "verdict",
+    "explanation",
 }  # fmt: skip
+_FLOATS = {
+    name
+    for name in (*RESULTS[1], *HEALTH[1])
+    if name.startswith(("p_", "srm_p_", "fixed_", "always_", "lift")) or name.endswith("share")
+} | {"result", "control_value", "difference", "se", "mean_pre_value"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +88,7 @@ class Shape:
 
 
 ROLLING = (("experiment", "arm", "dimension", "value", "window_seconds"), ("as_of_ms", *COUNTS))
+DEFINITIONS: tuple[tuple[str, ...], tuple[str, ...]] = ((), ("definitions",))
 STATUS = (
     (),
     ("watermark_ms", "horizon_ms", "lag", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "records", "last_step",
@@ -111,6 +120,10 @@ SHAPES: dict[str, Shape] = {
     "rolling": Shape("rolling", *ROLLING),
     "status": Shape("partition_status", *STATUS),
     "workers": Shape("worker_status", *WORKERS),
+    "definitions": Shape("definitions", *DEFINITIONS),
+    "results": Shape("results", *RESULTS),
+    "results_history": Shape("results_history", *HISTORY),
+    "health": Shape("health", *HEALTH),
 }
 
 
@@ -163,6 +176,8 @@ def _type(column: str) -> pa.DataType:
         return pa.string()
     if column == "payload":
         return pa.large_binary()  # a few thousand large payloads are more than 2 GiB
+    if column in _FLOATS:
+        return pa.float64()
     if column in WIDE:
         return INT128
     return _NARROW.get(column, pa.int64())

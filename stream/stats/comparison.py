@@ -102,8 +102,7 @@ def compare(
 def degrees_of_freedom(control: Estimate, arm: Estimate) -> float:
     """Satterthwaite's, for Welch's t-test: (va + vb)^2 / (va^2 / (na - 1) + vb^2 / (nb - 1)); not both va, vb are 0."""
     both = control.variance + arm.variance
-    parts = control.variance**2 / (control.n - 1) + arm.variance**2 / (arm.n - 1)
-    return float(both**2 / parts)
+    return float(both**2 / (control.satterthwaite + arm.satterthwaite))
 
 
 def anytime_p(z: float, users: int, confidence: Confidence) -> float:

@@ -4,6 +4,7 @@ Both are exact fractions: a difference of nearly equal arms, and a variance that
 products, lose no digits. Floating point begins in comparison.py.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
@@ -25,11 +26,20 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value and its variance (its standard error squared), from n users."""
+    """A value and its variance (its standard error squared), from n users.
+
+    doubt: how little is known of the variance, variance^2 / (n - 1) added up over strata; None: one sample, n >= 2.
+    """
 
     n: int
     value: Fraction
     variance: Fraction
+    doubt: Fraction | None = None
+
+    @property
+    def satterthwaite(self) -> Fraction:
+        """This estimate's part of the denominator of Satterthwaite's degrees of freedom."""
+        return self.variance**2 / (self.n - 1) if self.doubt is None else self.doubt
 
 
 def proportion(arm: Moments) -> Estimate | NoInterval:
@@ -87,6 +97,22 @@ def estimate(kind: Kind, arm: Moments, both: Moments) -> Estimate | NoInterval:
             return ratio(arm)
         case Kind.CUPED_MEAN:
             return cuped_mean(arm, both)
+
+
+def stratified(strata: Sequence[tuple[int, Estimate]]) -> Estimate:
+    """One estimate from those of unlike periods or groups, each with its weight (any common scale, not all 0).
+
+    value = sum w r, variance = sum w^2 var, with the weights scaled to 1. Two arms get the same weights, so that an arm
+    that had most of its users in a good week is not called better for it (Simpson's paradox).
+    """
+    total = sum(weight for weight, _ in strata)
+    parts = [(Fraction(weight, total), estimate) for weight, estimate in strata]
+    return Estimate(
+        sum(estimate.n for _, estimate in parts),
+        sum((w * estimate.value for w, estimate in parts), Fraction(0)),
+        sum((w**2 * estimate.variance for w, estimate in parts), Fraction(0)),
+        sum((w**4 * estimate.satterthwaite for w, estimate in parts), Fraction(0)),
+    )
 
 
 def _divisor(n: int) -> int:

@@ -11,6 +11,9 @@ class NoInterval(StrEnum):
     NO_VARIANCE = "no_variance"  # all users are alike in both arms, as when nobody has clicked yet
     CONTROL_IS_ZERO = "control_is_zero"  # the difference has its interval; a lift over nothing has no value
     RATES_ONLY = "rates_only"  # the experiment's policy counts a user in two arms
+    NO_CONTROL = "no_control"  # there is no arm to compare with
+    NO_COMMON_PHASE = "no_common_phase"  # the two arms had users only in different phases of the plan
+    SLICE_TOO_SMALL = "slice_too_small"  # too few users in one of the arms of a slice
 
 
 class NoSampleRatio(StrEnum):
@@ -19,3 +22,4 @@ class NoSampleRatio(StrEnum):
     SHARES_NOT_DECLARED = "shares_not_declared"
     ONE_ARM = "one_arm"
     NO_USERS = "no_users"
+    RATES_ONLY = "rates_only"  # the experiment's policy counts a user in two arms

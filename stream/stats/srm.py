@@ -17,11 +17,13 @@ DEFAULT_CONCENTRATION = 2_000
 class SampleRatio:
     """P-values of the planned shares. p_fixed: for one look; p_sequential: for any number of looks, as of now.
 
-    The usual flag is p < .001. Where there is no test, both are None and `reason` says why.
+    The usual flag is p < .001. evidence: ln E, p_sequential = min(1, 1 / E) also where that is too small for a float.
+    Where there is no test, all are None and `reason` says why.
     """
 
     p_fixed: float | None = None
     p_sequential: float | None = None
+    evidence: float | None = None
     reason: NoSampleRatio | None = None
 
 
@@ -34,39 +36,60 @@ def sample_ratio(
     the sequential test, about a quarter of the users expected in all. Raises ValueError when the lengths differ or a
     share or the concentration is not above 0.
     """
+    return phased_sample_ratio([(users, shares)], concentration)
+
+
+def phased_sample_ratio(
+    phases: Sequence[
+        tuple[Sequence[int], Sequence[Exact] | Sequence[float] | Sequence[Exact | float] | None]
+    ],
+    concentration: Exact = DEFAULT_CONCENTRATION,
+) -> SampleRatio:
+    """The same where the plan has phases, each with users and shares by arm: a ramp breaks no sample ratio.
+
+    The evidence E of the phases multiplies; their chi-squares and degrees of freedom add up. Phases without declared
+    shares, with one arm or without users say nothing.
+    """
+    reasons, evidence, statistic, freedom = [], 0.0, Fraction(0), 0
+    for users, shares in phases:
+        reason = _why_not(users, shares)
+        if shares is None or reason is not None:
+            reasons.append(reason)
+            continue
+        planned = _as_parts(shares)
+        evidence += log_evidence(users, planned, concentration)
+        statistic += chi_square(users, planned)
+        freedom += len(users) - 1
+    if not freedom:
+        return SampleRatio(reason=reasons[0] if reasons else NoSampleRatio.NO_USERS)
+    p_fixed = float(special.chdtrc(freedom, float(statistic)))
+    return SampleRatio(p_fixed, math.exp(-max(evidence, 0.0)), evidence)
+
+
+def _why_not(users: Sequence[int], shares: Sequence[Exact | float] | None) -> NoSampleRatio | None:
     if shares is None:
-        return SampleRatio(reason=NoSampleRatio.SHARES_NOT_DECLARED)
+        return NoSampleRatio.SHARES_NOT_DECLARED
     if len(users) < 2:
-        return SampleRatio(reason=NoSampleRatio.ONE_ARM)
-    if not any(users):
-        return SampleRatio(reason=NoSampleRatio.NO_USERS)
-    planned = _as_parts(shares)
-    return SampleRatio(chi_square_p(users, planned), sequential_p(users, planned, concentration))
+        return NoSampleRatio.ONE_ARM
+    return None if any(users) else NoSampleRatio.NO_USERS
 
 
-def chi_square_p(users: Sequence[int], shares: Sequence[Fraction]) -> float:
-    """Pearson's chi-square with k - 1 degrees of freedom; shares add up to 1."""
+def chi_square(users: Sequence[int], shares: Sequence[Fraction]) -> Fraction:
+    """Pearson's statistic; shares add up to 1."""
     total = sum(users)
-    statistic = sum(
+    parts = (
         (count - share * total) ** 2 / (share * total) for count, share in zip(users, shares, strict=True)
     )
-    return float(special.chdtrc(len(users) - 1, float(statistic)))
-
-
-def sequential_p(users: Sequence[int], shares: Sequence[Fraction], concentration: Exact) -> float:
-    """min(1, 1 / E) of the Dirichlet-multinomial test; shares add up to 1.
-
-    E = B(k shares + users) / B(k shares) / prod(shares^users), B the multivariate beta function. Lindon, Malek:
-    Anytime-valid inference for multinomial count data (NeurIPS 2022).
-    """
-    return math.exp(-max(log_evidence(users, shares, concentration), 0.0))
+    return sum(parts, Fraction(0))
 
 
 def log_evidence(users: Sequence[int], shares: Sequence[Fraction], concentration: Exact) -> float:
-    """ln E of `sequential_p`, without the cancellation of its log-gamma functions.
+    """ln E of the Dirichlet-multinomial test, whose p-value is min(1, 1 / E); shares add up to 1.
 
-    With Stirling's ln Gamma(z) = (z - 1/2) ln z - z + ln(2 pi) / 2 + s(z), z = k share + users, m = share sum(z), the
-    terms in which millions would cancel go away by algebra, and what is left is
+    E = B(k shares + users) / B(k shares) / prod(shares^users), B the multivariate beta function. Lindon, Malek:
+    Anytime-valid inference for multinomial count data (NeurIPS 2022). Without the cancellation of its log-gamma
+    functions: with Stirling's ln Gamma(z) = (z - 1/2) ln z - z + ln(2 pi) / 2 + s(z), z = k share + users and
+    m = share sum(z), the terms in which millions would cancel go away by algebra, and what is left is
         sum(z ln(z / m)) - sum(ln(z / (k share))) / 2 + ln(sum(z) / k) / 2
         + sum(s(z) - s(k share)) - (s(sum(z)) - s(k)).
     """
