@@ -41,10 +41,12 @@ def imbalance(strata: Sequence[Mapping[str, Part]], users: int, clustering: floa
         return None
     found = [_of_arm(arm, strata, users, clustering) for arm in arms]
     tested = [one for one in found if one.p is not None]
-    worst = min(tested or found, key=lambda one: (one.p or 0.0, -one.difference))
+    if len(arms) == 2:  # each is the other's others: one test, told of the one with more
+        return max(found, key=lambda one: one.difference)
+    worst = min(tested or found, key=lambda one: one.p or 0.0)
     if worst.p is None:
         return worst
-    compared = 1 if len(arms) == 2 else len(tested)  # of two arms each is the other's others
+    compared = len(tested)
     return Imbalance(worst.arm, worst.difference, min(1.0, worst.p * compared))
 
 
