@@ -9,8 +9,9 @@ import click
 from stream.cli import SUMMARIES, options
 from stream.cli.printing import note, print_json, print_table
 from stream.cli.reading import opened
-from stream.cli.standing import moment, standings_of
+from stream.cli.standing import standings_of
 from stream.results.rows import ArmHealth, ExperimentHealth, Verdict
+from stream.sink.as_json import health_row
 
 Row = dict[str, Any]
 
@@ -43,22 +44,6 @@ def command(
     else:
         _print(found)
     ctx.exit(1 if any(one.verdict is Verdict.BROKEN for one in found) else 0)
-
-
-def health_row(one: ExperimentHealth) -> Row:
-    """As JSON has it: the verdict and the sample ratio first, then what they rest on."""
-    whole = one.slices[0]
-    return {
-        "experiment": one.experiment,
-        "verdict": one.verdict,
-        "reason": one.reason,
-        "as_of": moment(one.as_of_ms),
-        "srm": {"p_fixed": whole.p_fixed, "p_sequential": whole.p_sequential, "reason": whole.reason},
-        "guilty_slice": one.guilty_slice,
-        "checks": [asdict(check) for check in one.checks],
-        "arms": [asdict(arm) for arm in one.arms],
-        "slices": [asdict(row) for row in one.slices],
-    }
 
 
 def _print(found: list[ExperimentHealth]) -> None:

@@ -1,6 +1,5 @@
 """`liftstream results`: every metric of every arm against the control."""
 
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +8,11 @@ import click
 from stream.cli import SUMMARIES, options
 from stream.cli.printing import note, print_json, print_table, shown
 from stream.cli.reading import opened
-from stream.cli.standing import moment, result_row, standings_of
-from stream.errors import ConfigurationError
+from stream.cli.standing import standings_of
 from stream.results.counted import ALL
 from stream.results.rows import Direction, Result, Standing, Verdict
-from stream.sink.queries import experiments, results
+from stream.sink.as_json import moment, with_metrics
+from stream.sink.queries import results
 
 Row = dict[str, Any]
 
@@ -47,8 +46,6 @@ def command(
     """
     with opened(folder) as db:
         totals = [row for row in results(db, experiment) if slice_name in (None, row["slice"])]
-        if experiment is not None and not totals:
-            refuse_unknown(experiment, experiments(db))
         standings = standings_of(db, files, experiment)
     if as_json:
         return print_json(with_metrics(totals, standings))
@@ -62,23 +59,6 @@ def command(
         if slices and not slice_name
         else None
     )
-
-
-def with_metrics(totals: list[Row], standings: list[Standing]) -> list[Row]:
-    """Totals by experiment, arm and slice, each with the results of that arm."""
-    metrics: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
-    for standing in standings:
-        for row in standing.results:
-            metrics[row.experiment, row.arm, row.slice].append(result_row(row))
-    return [row | {"metrics": metrics[row["experiment"], row["arm"], row["slice"]]} for row in totals]
-
-
-def refuse_unknown(experiment: str, known: list[str]) -> None:
-    """Say which experiments there are, where there are some and this is none of them."""
-    if known and experiment not in known:
-        raise ConfigurationError(
-            f"There are no results of an experiment {experiment!r}: known are {', '.join(known)}."
-        )
 
 
 def _print(standing: Standing, slice_name: str) -> None:

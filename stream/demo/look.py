@@ -1,15 +1,22 @@
 """What the demo's database says at one moment."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
 from stream.demo.supervised import SupervisedWorker
 from stream.errors import LiftstreamError
 from stream.local.database import ask_owner
+from stream.results.rows import Standing
+from stream.results.rules import Rules
+from stream.sink.as_json import with_metrics
+from stream.sink.counted import definitions
 from stream.sink.queries import Database, ledger, results
+from stream.sink.standings import read_standings
 
 Row = Mapping[str, Any]
 
@@ -53,6 +60,15 @@ class Look:
             news=news,
             is_complete=counted == self._total and self._totals_agree(),
         )
+
+    def with_metrics(self) -> list[dict[str, Any]]:
+        """The results, each arm's with its comparisons; without these where the worker does not answer now."""
+        standings: list[Standing] = []
+        with suppress(LiftstreamError):
+            if db := ask_owner(self._directory):
+                with db:
+                    standings = read_standings(db, definitions(db) or Definitions(), Rules())
+        return with_metrics(self.results, standings)
 
     def _ask(self) -> bool:
         """Whether the worker answered; while it starts (again) it does not, and what was seen last stays."""

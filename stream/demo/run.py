@@ -49,7 +49,7 @@ def run_demo(
             view = look(sent=sum(replay.sent.values()), worker=worker)
             show(view)
             if view.is_complete and not stay:
-                return [dict(row) for row in look.results]
+                return look.with_metrics()
             if not view.is_complete:
                 patience.check(view)
             time.sleep(LOOK_SECONDS)

@@ -48,12 +48,19 @@ def counted(tmp_path: Path) -> Path:
                 totals=[
                     a_total(
                         arm="a",
-                        assigned_users=9,
+                        assigned_users=900,
+                        exposed_users=900,
                         impressions=1_000,
                         clicked_impressions=46,
                         revenue_minor=250,
                     ),
-                    a_total(arm="b", assigned_users=8, impressions=1_000, clicked_impressions=69),
+                    a_total(
+                        arm="b",
+                        assigned_users=800,
+                        exposed_users=800,
+                        impressions=1_000,
+                        clicked_impressions=69,
+                    ),
                     a_total(arm="b", dimension="country", value="DE", assigned_users=3),
                 ],
                 ledger=[a_ledger_row(consumed=10, counted=7, duplicate=2, late=1)],

@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+import pytest
+from scipy import stats
+
 from stream.sink.connect import connect
 from stream.sink.queries import RESULT_COLUMNS
 from stream.sink.writer import Writer
@@ -15,8 +18,10 @@ def test_results_as_json_are_rows_with_every_column(run: Run, counted: Path) -> 
     assert result.exit_code == 0
     rows = {(row["arm"], row["slice"]): row for row in json.loads(result.stdout)}
     assert set(rows) == {("a", "all"), ("b", "all"), ("b", "country=DE")}
-    assert tuple(rows["a", "all"]) == RESULT_COLUMNS
+    assert tuple(rows["a", "all"]) == (*RESULT_COLUMNS, "metrics")
     assert rows["a", "all"]["ctr"] == 0.046
+    (ctr,) = [row for row in rows["a", "all"]["metrics"] if row["metric"] == "ctr"]
+    assert (ctr["value"], ctr["difference"], ctr["reason"]) == (0.046, None, "no_control")
 
 
 def test_results_can_be_narrowed(run: Run, counted: Path) -> None:
@@ -30,8 +35,36 @@ def test_results_can_be_narrowed(run: Run, counted: Path) -> None:
 def test_results_for_people_are_a_table(run: Run, counted: Path) -> None:
     result = run("results", "--into", counted)
     assert result.exit_code == 0
-    assert "1,000" in result.stdout
+    assert "no control, so values only" in result.stdout
     assert "0.046" in result.stdout
+    assert "1 slices are not shown" in result.stderr
+
+
+def test_experiment_files_may_be_given_after_the_counting(run: Run, counted: Path, tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "shelf.toml").write_text('control = "a"\n[arms.a]\nshare = 0.5\n[arms.b]\nshare = 0.5\n')
+    words = ("--into", counted, "--experiments", files)
+    assert "against a" in run("results", *words).stdout
+    (health,) = json.loads(run("health", *words, "--json").stdout)
+    assert health["srm"]["p_fixed"] == pytest.approx(stats.chisquare([900, 800]).pvalue, rel=1e-10)
+
+
+def test_health_says_what_is_wrong_and_exits_with_1(run: Run, counted: Path, tmp_path: Path) -> None:
+    assert run("health", "--into", counted).exit_code == 0
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "shelf.toml").write_text("[arms.a]\nshare = 0.01\n[arms.b]\nshare = 0.99\n")
+    result = run("health", "--into", counted, "--experiments", files)
+    assert result.exit_code == 1
+    assert "broken" in result.stdout
+    assert "a has 52.94% of 1,700 users where 1.00% were planned" in result.stdout
+
+
+def test_health_of_an_unknown_experiment_names_the_known_ones(run: Run, counted: Path) -> None:
+    result = run("health", "--into", counted, "--experiment", "other", "--json")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "known are shelf" in result.stderr
 
 
 def test_the_configured_database_is_read_without_into(run: Run, counted: Path) -> None:
