@@ -10,12 +10,17 @@ import pytest
 from confluent_kafka import Consumer
 from confluent_kafka import Producer as RawProducer
 
+from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
 from stream.durability.snapshot import Snapshots
 from stream.durability.store import open_store
 from stream.local.database import open_database
 from stream.producer import Producer
+from stream.results.rows import Verdict
+from stream.results.rules import Rules
+from stream.sink.as_json import result_row
 from stream.sink.queries import Database, ledger_imbalances
+from stream.sink.standings import read_standings
 from tests.app.process import WorkerProcess, ask
 from tests.services.clickhouse import ClickHouseServer
 from tests.services.kafka import KafkaServer
@@ -96,6 +101,15 @@ def consumed(db: Database) -> int:
     return int(db.query("SELECT sum(consumed) FROM ledger").rows[0][0] or 0)
 
 
+def written_results(db: Database) -> set[tuple[Any, ...]]:
+    """What the worker has concluded."""
+    return {comparable(row) for row in db.query("SELECT * FROM experiment_results").dicts()}
+
+
+def comparable(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(str(row[name]) for name in sorted(row))
+
+
 def produce_garbage(settings: dict[str, str]) -> None:
     producer = RawProducer({"bootstrap.servers": settings["broker"].removeprefix("kafka://")})
     for i in range(GARBAGE):
@@ -142,6 +156,9 @@ def test_a_worker_that_is_killed_again_and_again_counts_everything_once(
         assert ledger_imbalances(db) == []
         worker.wait_for(lambda: db.query("SELECT count() FROM dead_letters").rows[0][0] == GARBAGE)
         worker.wait_for(lambda: db.query("SELECT count() FROM arm_rolling").rows[0][0])
+        (truth,) = read_standings(db, Definitions(), Rules())
+        assert truth.health.verdict is Verdict.OK
+        worker.wait_for(lambda: written_results(db) == {comparable(result_row(row)) for row in truth.results})
     letters = dead_letters(settings, GARBAGE)
     assert {record.value() for record in letters} == {b"\xff\x00garbage"}
     assert dict(letters[0].headers())["reason"] == b"bad_header"
