@@ -8,15 +8,22 @@ import click
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.validity.tables import coverage, false_alarms, markdown, power, sample_ratio_alarms
+from benchmarks.validity.tables import (
+    coverage,
+    false_alarms,
+    markdown,
+    power,
+    sample_ratio_alarms,
+    stream_alarms,
+)
 
 DOC = Path(__file__).parents[2] / "docs" / "validity.md"
 TEXT = """\
 # Do the intervals keep their promise?
 
 Made by `make validity` ({runs:,} experiments for a row of false alarms, {half:,} for one of the other tables), with the
-code that `liftstream stats` runs. The number after ± is the Monte-Carlo standard error. The formulas are in
-[statistics.md](statistics.md).
+code that `liftstream stats` and `liftstream results` run. The number after ± is the Monte-Carlo standard error. The
+formulas are in [statistics.md](statistics.md).
 
 Each experiment: 4,000 users in two arms who arrive one after the other, come back, click and buy; 100 looks at it, from
 the first at which both arms have 50 users; alpha = .05, N* = 5,000. Users differ in how often they come (gamma) and how
@@ -31,6 +38,16 @@ Both arms are the same. At most 5 % of the experiments may ever be called signif
 *Events as units*: the z-test of two proportions that takes impressions for independent. *Fixed*: Welch's t-test with
 users as units; at one planned look it keeps its promise, at 100 looks it cannot. *Always-valid*: the promise holds over
 all looks together. *Lift excludes 0*: no verdict should rest on it, for the reason given under coverage.
+
+## False alarms on the stream's own way
+
+Events through engine, sums and results, as in a worker: {traffics} traffics of 600 users, each split at random by 40
+experiments at once, looked at after each of 15 steps, from the first at which both arms have 50 users. Splits of one
+traffic are not quite independent, so that the error is a little larger than said.
+
+{stream}
+
+*Health: broken*: all checks of `liftstream health`, the sample ratio of every slice among them.
 
 ## Coverage
 
@@ -73,6 +90,8 @@ def main(runs: int, doc: Path) -> None:
         runs=runs,
         half=half,
         false_alarms=markdown(false_alarms(seeds, runs)),
+        traffics=max(1, runs // 100),
+        stream=markdown(stream_alarms(seeds, max(1, runs // 100))),
         coverage=markdown(coverage(seeds, half)),
         power=markdown(power(seeds, half)),
         sample_ratio=markdown(sample_ratio_alarms(seeds, half)),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from benchmarks.validity import stream
 from benchmarks.validity.traffic import METRICS, Shape
 from benchmarks.validity.trials import Looks, Share, sample_ratios, trials
 
@@ -108,6 +109,27 @@ def sample_ratio_alarms(runs: Runs, n: int) -> Table:
             sequential += any((look.p_sequential or 0) < SRM_ALPHA for look in looks)
         table.append([f"{share:.0%}", *(str(Share(count, n)) for count in (ever, last, sequential))])
     return table
+
+
+def stream_alarms(runs: Runs, n: int) -> Table:
+    """A/A from events through engine and results: the share of random splits ever called significant or broken."""
+    traffic = stream.Traffic()
+    alarms: Counter[tuple[str, str]] = Counter()
+    broken = 0
+    for seed in runs(n, "stream"):
+        found, unhealthy = stream.false_alarms(traffic, seed)
+        alarms.update(found)
+        broken += unhealthy
+    splits = n * traffic.splits
+    rows = [
+        [metric, *(str(Share(alarms[metric, method], splits)) for method in ("fixed", "always"))]
+        for metric in stream.METRICS
+    ]
+    return [
+        ["metric", "fixed, ever", "always-valid, ever"],
+        *rows,
+        ["health: broken", "-", str(Share(broken, splits))],
+    ]
 
 
 def markdown(table: Table) -> str:

@@ -36,6 +36,26 @@ def test_the_results_are_the_truth(
     assert 0.4 * all_sent <= rolling["n"] <= all_sent  # without the pane that is not over
 
 
+def test_results_compare_by_the_rules_that_counted(
+    run: Run, tmp_path: Path, traffic: tuple[Path, dict[str, dict[str, int]]]
+) -> None:
+    files = tmp_path / "experiments"
+    files.mkdir()
+    (files / "simulated.toml").write_text(
+        'control = "treatment"\n[arms.control]\nshare = 0.5\n[arms.treatment]\nshare = 0.5\n'
+    )
+    into = tmp_path / "counted"
+    assert run("backfill", *files_of(traffic[0]), "--into", into, "--experiments", files).exit_code == 0
+    rows = json.loads(run("results", "--into", into, "--slice", "all", "--json").stdout)
+    (ctr,) = [m for row in rows for m in row["metrics"] if (m["metric"], m["arm"]) == ("ctr", "control")]
+    assert (ctr["control"], ctr["reason"]) == ("treatment", None)
+    stored = run(
+        "sql", "SELECT count() AS n FROM experiment_results WHERE p_always < 2", "--into", into, "--json"
+    )
+    assert json.loads(stored.stdout)[0]["n"] > 5
+    assert json.loads(run("health", "--into", into, "--json").stdout)[0]["srm"]["p_fixed"] is not None
+
+
 def test_bad_records_are_named_and_the_others_counted(
     run: Run, tmp_path: Path, traffic: tuple[Path, dict[str, dict[str, int]]]
 ) -> None:
