@@ -32,8 +32,7 @@ from stream.contracts.topics import DEFAULT_PREFIX, Topic
 from stream.contracts.violations import violations
 from stream.errors import ConfigurationError
 from stream.results.rules import MIN_SLICE_USERS, Rules
-from stream.stats.comparison import DEFAULT_ALPHA, DEFAULT_TUNING, Confidence
-from stream.stats.srm import DEFAULT_CONCENTRATION
+from stream.stats.confidence import DEFAULT_ALPHA, DEFAULT_CONCENTRATION, DEFAULT_TUNING, Confidence
 
 PREFIX = "LIFTSTREAM_"
 FILE = "liftstream.toml"

@@ -9,9 +9,9 @@ import click
 from stream.cli import SUMMARIES, options
 from stream.cli.aggregates import read_aggregates
 from stream.cli.printing import note, print_json, print_table, shown
-from stream.stats.comparison import DEFAULT_ALPHA, DEFAULT_TUNING, Confidence
+from stream.stats.confidence import DEFAULT_ALPHA, DEFAULT_CONCENTRATION, DEFAULT_TUNING, Confidence
 from stream.stats.results import ExperimentSums, comparisons, experiment_sample_ratio
-from stream.stats.srm import DEFAULT_CONCENTRATION, SampleRatio
+from stream.stats.srm import SampleRatio
 
 Row = dict[str, Any]
 

@@ -3,8 +3,7 @@
 from dataclasses import dataclass, field
 
 from stream.contracts.definitions import DAY_MS
-from stream.stats.comparison import Confidence
-from stream.stats.srm import DEFAULT_CONCENTRATION
+from stream.stats.confidence import DEFAULT_CONCENTRATION, Confidence
 
 MIN_SLICE_USERS = 100
 

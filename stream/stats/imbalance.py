@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from stream.stats.comparison import Confidence, anytime_p
+from stream.stats.comparison import anytime_p
+from stream.stats.confidence import Confidence
 
 MIN_EXPECTED = 5.0
 

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from stream.stats.comparison import Comparison, Confidence, compare
+from stream.stats.comparison import Comparison, compare
+from stream.stats.confidence import DEFAULT_CONCENTRATION, Confidence
 from stream.stats.estimates import Kind, estimate
 from stream.stats.moments import Exact, Moments
-from stream.stats.srm import DEFAULT_CONCENTRATION, SampleRatio, sample_ratio
+from stream.stats.srm import SampleRatio, sample_ratio
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from scipy import special
 
-from stream.stats.comparison import Confidence
+from stream.stats.confidence import Confidence
 
 DEFAULT_POWER = 0.8
 MAX_USERS = 10**15

@@ -7,10 +7,9 @@ from fractions import Fraction
 
 from scipy import special
 
+from stream.stats.confidence import DEFAULT_CONCENTRATION
 from stream.stats.moments import Exact
 from stream.stats.reasons import NoSampleRatio
-
-DEFAULT_CONCENTRATION = 2_000
 
 
 @dataclass(frozen=True, slots=True)

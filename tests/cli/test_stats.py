@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from stream.stats.comparison import Confidence, compare
+from stream.stats.comparison import compare
+from stream.stats.confidence import Confidence
 from stream.stats.estimates import proportion
 from stream.stats.moments import Moments
 from tests.cli.conftest import Run

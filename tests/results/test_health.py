@@ -84,6 +84,17 @@ def test_the_guilty_slice_is_named() -> None:
     assert [row.slice for row in found.slices if row.verdict is Verdict.BROKEN] == ["country=IN"]
 
 
+def test_many_slices_are_allowed_for() -> None:
+    def with_slices(n: int) -> Verdict:
+        even = [arm_sums(arm, 500, slice=f"country={k}") for k in range(n) for arm in ("control", "b")]
+        off = arm_sums("control", 1_110, slice="device=tv"), arm_sums("b", 900, slice="device=tv")
+        counted = a_counted(arm_sums("control", 5_000), arm_sums("b", 5_000), *even, *off)
+        return health(HALVES, counted, Rules(concentration=500)).verdict
+
+    assert with_slices(0) is Verdict.BROKEN
+    assert with_slices(40) is Verdict.OK
+
+
 def test_a_ramp_does_not_break_the_sample_ratio() -> None:
     ramp = Experiment(name=NAME, phases=(
         Phase(starts_at_ms=1, shares={"control": 0.99, "b": 0.01}),

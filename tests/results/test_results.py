@@ -163,6 +163,10 @@ def test_a_metric_that_was_declared_later_says_since_when_it_counts() -> None:
 
 def test_p_values_are_adjusted_for_all_metrics_and_arms_of_a_slice() -> None:
     users = some_users(5, ["control", "b", "c"], 400)
+    for user in users:  # b's users click on everything
+        user.done += [
+            (at, "click", None, place) for place, (at, _) in enumerate(user.shown) if user.arm == "b"
+        ]
     experiment = EXPERIMENT.model_copy(update={"pre_value": "clicks"})
     found = results(experiment, counted_of(run_of(experiment, users)), Rules(min_slice_users=2))
     whole = [row for row in found if row.slice == "all"]
@@ -177,6 +181,7 @@ def test_p_values_are_adjusted_for_all_metrics_and_arms_of_a_slice() -> None:
         min(1.0, (row.p_always or 0) * len(plain)) for row in cuped
     ]
     assert len(cuped) == 2
+    assert min(row.p_bonferroni or 1.0 for row in cuped) < 1
 
 
 def test_nothing_that_is_said_is_infinite_or_not_a_number() -> None:

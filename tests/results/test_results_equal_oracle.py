@@ -184,6 +184,16 @@ def test_an_arm_that_shows_nothing_is_compared_by_assigned_users_in_both_arms(se
     assert rows["ctr", "holdout"].reason == "too_few_users"
 
 
+def test_arms_are_compared_by_assigned_users_also_where_the_control_shows_nothing() -> None:
+    users = some_users(1, ["control", "b"], 120, hidden=["control"])
+    counted = counted_of(run_of(EXPERIMENT, users))
+    assert counted.as_of_ms is not None
+    rows = plain_rows(results(EXPERIMENT, counted, RULES, slices=["all"]))
+    for metric in PER_USER:
+        control, arm = (grouped(users, arm, "assigned", counted.as_of_ms) for arm in ("control", "b"))
+        assert_row(rows[metric, "b"], one_sample(metric, control), one_sample(metric, arm))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_phases_are_compared_each_by_itself_and_weighted_by_their_users(seed: int) -> None:
     ramp = EXPERIMENT.model_copy(update={"phases": (

@@ -7,7 +7,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from stream.stats.comparison import Comparison, Confidence, compare
+from stream.stats.comparison import Comparison, compare
+from stream.stats.confidence import Confidence
 from stream.stats.estimates import Kind, estimate, mean, proportion
 from stream.stats.moments import Moments
 from stream.stats.reasons import NoInterval

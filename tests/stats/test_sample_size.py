@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from tea_tasting.aggr import Aggregates
 
-from stream.stats.comparison import Confidence
+from stream.stats.confidence import Confidence
 from stream.stats.sample_size import Plan, users_always, users_fixed
 
 

@@ -10,7 +10,7 @@ from scipy import special, stats
 from tea_tasting.aggr import Aggregates
 
 from stream.stats.reasons import NoSampleRatio
-from stream.stats.srm import SampleRatio, log_evidence, sample_ratio, stirling_rest
+from stream.stats.srm import SampleRatio, log_evidence, phased_sample_ratio, sample_ratio, stirling_rest
 
 HALVES = [Fraction(1, 2)] * 2
 counts = st.lists(st.integers(0, 20_000), min_size=2, max_size=6).filter(any)
@@ -108,7 +108,7 @@ def test_shares_may_have_any_scale() -> None:
 def test_where_there_is_no_test_there_is_a_reason(
     users: list[int], shares: list[int] | None, reason: NoSampleRatio
 ) -> None:
-    assert sample_ratio(users, shares) == SampleRatio(None, None, reason)
+    assert sample_ratio(users, shares) == SampleRatio(reason=reason)
 
 
 def test_what_cannot_be_tested_is_refused() -> None:
@@ -118,3 +118,21 @@ def test_what_cannot_be_tested_is_refused() -> None:
         sample_ratio([1, 2], [1, 1], 0)
     with pytest.raises(ValueError, match="argument 2 is longer"):
         sample_ratio([1, 2], [1, 1, 1])
+
+
+def test_the_evidence_of_phases_multiplies_and_their_chi_squares_add() -> None:
+    early, late = ([9_950, 50], [Fraction(99, 100), Fraction(1, 100)]), ([5_150, 4_850], HALVES)
+    found = phased_sample_ratio([early, late, ([0, 0], HALVES), ([3, 9], None)], 2_000)
+    evidence = sum(log_evidence(users, shares, 2_000) for users, shares in (early, late))
+    assert found.evidence == pytest.approx(evidence, rel=1e-12)
+    assert found.p_sequential == pytest.approx(math.exp(-evidence), rel=1e-12)
+    statistic = sum(
+        stats.chisquare(users, np.array([float(share) for share in shares]) * sum(users)).statistic
+        for users, shares in (early, late)
+    )
+    assert found.p_fixed == pytest.approx(stats.chi2.sf(statistic, 2), rel=1e-10)
+
+
+def test_phases_without_anything_to_test_say_why() -> None:
+    assert phased_sample_ratio([]).reason is NoSampleRatio.NO_USERS
+    assert phased_sample_ratio([([3, 9], None)]).reason is NoSampleRatio.SHARES_NOT_DECLARED
