@@ -79,7 +79,9 @@ class Results:
         self._uptime = uptime
         self._owned: frozenset[int] = frozenset()
         self._database: Database | None = None
-        self._seen: dict[str, Mark] = {}
+        self._asked: tuple[Reading, frozenset[int]] | None = None  # what the marks were found for
+        self._marks: dict[str, Mark] = {}  # of our experiments, as the database has them
+        self._seen: dict[str, Mark] = {}  # as they were concluded from
         self._slices: dict[str, _Slices] = {}
 
     def keep_only(self, partitions: set[int]) -> None:
@@ -109,7 +111,7 @@ class Results:
     def _give_up(self, why: str) -> None:
         """Until the next round, which begins anew."""
         self.trouble = f"There are no new results: {why}"
-        self._seen, self._slices = {}, {}
+        self._asked, self._seen, self._slices = None, {}, {}
         self.close()
 
     def close(self) -> None:
@@ -121,7 +123,7 @@ class Results:
     def _conclude(self) -> list[Standing]:
         if self._database is None:
             self._database = self._open_database()
-        marks = self._marks(self._database)
+        marks = self._look(self._database)
         whole = sorted(name for name, mark in marks.items() if self._slices_are_due(name, mark))
         rest = sorted(
             name for name, mark in marks.items() if name not in whole and self._seen.get(name) != mark
@@ -132,15 +134,20 @@ class Results:
         self._slices = {name: slices for name, slices in self._slices.items() if name in marks}
         return found
 
-    def _marks(self, database: Database) -> dict[str, Mark]:
-        if not self._owned:
+    def _look(self, database: Database) -> dict[str, Mark]:
+        """The marks of our experiments; without a new step in the database they are those of the last time."""
+        owned = self._owned
+        if not owned:
             return {}
         now = reading(database)
-        return {
-            name: _mark(now, version)
-            for name, version in versions(database).items()
-            if partition_for(name, self._partitions) in self._owned
-        }
+        if self._asked != (now, owned):
+            self._marks = {
+                name: _mark(now, version)
+                for name, version in versions(database).items()
+                if partition_for(name, self._partitions) in owned
+            }
+            self._asked = now, owned
+        return self._marks
 
     def _slices_are_due(self, name: str, mark: Mark) -> bool:
         last = self._slices.get(name)

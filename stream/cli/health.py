@@ -12,6 +12,7 @@ from stream.cli.reading import opened
 from stream.cli.standing import standings_of
 from stream.results.rows import ArmHealth, ExperimentHealth, Verdict
 from stream.sink.as_json import health_row
+from stream.sink.queries import unknown_troubles
 
 Row = dict[str, Any]
 
@@ -37,12 +38,16 @@ def command(
     """
     with opened(folder) as db:
         found = [standing.health for standing in standings_of(db, files, experiment)]
+        unknown = {name: count for name, count in unknown_troubles(db).items() if count}
     if as_json:
         print_json([health_row(one) for one in found])
     elif not found:
         note("There are no experiments yet.")
     else:
         _print(found)
+        if unknown:
+            counts = ", ".join(f"{count:,} {name}" for name, count in unknown.items())
+            note(f"Of users who were in no experiment then: {counts}.")
     ctx.exit(1 if any(one.verdict is Verdict.BROKEN for one in found) else 0)
 
 

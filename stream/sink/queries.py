@@ -88,6 +88,13 @@ def experiments(db: Database) -> list[str]:
     return [row[0] for row in db.query("SELECT DISTINCT experiment FROM arm_totals ORDER BY experiment").rows]
 
 
+def unknown_troubles(db: Database) -> dict[str, int]:
+    """Late, duplicate, rejected and orphaned events of users who were in no experiment then."""
+    columns = ", ".join(f"sum(t.{name}) AS {name}" for name in ("late", "duplicate", "rejected", "orphaned"))
+    (found,) = db.query(f"SELECT {columns} FROM arm_troubles AS t WHERE experiment = ''").dicts()
+    return {name: int(count) for name, count in found.items()}
+
+
 def ledger(db: Database) -> list[dict[str, Any]]:
     """What became of every consumed record, by topic, partition and hour."""
     return db.query("SELECT * FROM ledger ORDER BY topic, partition, hour").dicts()
