@@ -236,14 +236,19 @@ class Definitions(_Definition):
         return next((known for known in self.experiments if known.name == name), Experiment(name=name))
 
     def to_json(self) -> bytes:
-        """Canonical: equal definitions give equal bytes."""
+        """Canonical: equal definitions give equal bytes, and metrics in another order give others."""
         content = self.model_dump(mode="json")
+        for experiment in content["experiments"]:  # keys are sorted below, but the order of metrics counts
+            experiment["metrics"] = list(experiment["metrics"].items())
         return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:
         """The definitions that `to_json` wrote."""
-        return cls.model_validate_json(content)
+        fields = json.loads(content)
+        for experiment in fields["experiments"]:
+            experiment["metrics"] = dict(experiment["metrics"])
+        return cls.model_validate(fields)
 
 
 def digest_of(stored: bytes) -> str:

@@ -45,6 +45,14 @@ def test_a_file_declares_phases_and_metrics(tmp_path: Path) -> None:
     assert Definitions.from_json(Definitions(experiments=(shelf,)).to_json()).experiments == (shelf,)
 
 
+def test_metrics_stay_in_the_order_of_the_file(tmp_path: Path) -> None:
+    shelf = loaded(tmp_path, SHELF.replace("metrics.carts", "metrics.zeal").replace('"carts"', '"zeal"'))
+    stored = Definitions(experiments=(shelf,)).to_json()
+    assert list(Definitions.from_json(stored).experiments[0].metrics) == ["zeal", "list_value"]
+    turned = shelf.model_copy(update={"metrics": dict(reversed(shelf.metrics.items()))})
+    assert Definitions(experiments=(turned,)).to_json() != stored
+
+
 @pytest.mark.parametrize(
     ("content", "rule"),
     [
