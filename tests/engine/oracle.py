@@ -52,6 +52,7 @@ class Oracle:
         self.left_users: dict[tuple[str, str, str], list[Part]] = defaultdict(list)
         self.left_flags: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         self.left_dates: dict[tuple[str, str], set[tuple[int, bool, bool]]] = defaultdict(set)
+        self.users_before: dict[Any, list[Part]] | None = None  # of the events that leave in this step
         self.troubles: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         self.left_panes: dict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
         self.frozen: dict[str, Any] = {}
@@ -207,6 +208,7 @@ class Oracle:
     # ---- leaving
 
     def _leave(self) -> None:
+        self.users_before = None
         for key, step in list(self.ids.items()):
             if self.segments[step] < self.horizon:
                 del self.ids[key]
@@ -222,9 +224,8 @@ class Oracle:
                 self._settle_for_good(self._interaction_parts(held))
                 for e in self._experiments():
                     if self.assignments[held.event["user_id"], e]:
-                        users, _ = self._by_user()
-                        parts = [p for arm in self.arms[e] for p in users[held.event["user_id"], e, arm]]
-                        self._note_date(self.left_dates, held.event, e, self._exposed_at(parts, e))
+                        exposed_at = self._exposed_before_leaving(held.event["user_id"], e)
+                        self._note_date(self.left_dates, held.event, e, exposed_at)
                 if not held.outside:
                     self.ledger["interactions", held.hour][held.credit] += 1
                 self.interactions.remove(held)
@@ -241,9 +242,15 @@ class Oracle:
 
     def _is_early(self, part: Part, user: str, e: str, _: str) -> bool:
         """Whether an event comes before the first impression that counts."""
-        users, _flags = self._by_user()
-        exposed_at = self._exposed_at([p for arm in self.arms[e] for p in users[user, e, arm]], e)
+        exposed_at = self._exposed_before_leaving(user, e)
         return not part[1] and (exposed_at is None or part[0] < exposed_at)
+
+    def _exposed_before_leaving(self, user: str, e: str) -> int | None:
+        """Computed once a step: that events leave changes no exposure."""
+        if self.users_before is None:
+            self.users_before, _ = self._by_user()
+        parts = [p for arm in self.arms[e] for p in self.users_before[user, e, arm]]
+        return self._exposed_at(parts, e)
 
     def _note_date(self, dates: Any, event: Event, e: str, exposed_at: int | None) -> None:
         """The user was active in an experiment; whether since assignment and exposure is settled at leaving."""
