@@ -1,8 +1,8 @@
 """Reads from the views what conclusions are drawn from, and the rules by which it was counted."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from stream.contracts.definitions import Definitions
@@ -13,7 +13,6 @@ from stream.sink.queries import Database
 IDLE_MS = (
     15_000  # a partition whose newest step is that much older than the newest of all does not hold as_of back
 )
-_CHOSEN = "experiment IN {names:Array(String)}"
 _SUMS = ", ".join(MOMENTS)
 
 
@@ -24,6 +23,14 @@ class Reading:
     generation: int
     version: int
     as_of_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Which:
+    """A condition on experiments and its parameters; of all experiments none is named, however many there are."""
+
+    condition: str = "experiment != ''"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def reading(db: Database) -> Reading:
@@ -57,8 +64,9 @@ def counted(db: Database, names: Collection[str] | None = None, *, slices: bool 
     chosen = sorted(versions(db) if names is None else names)
     if not chosen:
         return []
-    sums, cohorts = _by_experiment(_sums(db, chosen, slices)), _by_experiment(_cohorts(db, chosen, slices))
-    troubles, since_ms = _by_experiment(_troubles(db, chosen)), _since(db, chosen)
+    which = Which() if names is None else Which("experiment IN {names:Array(String)}", {"names": chosen})
+    sums, cohorts = _by_experiment(_sums(db, which, slices)), _by_experiment(_cohorts(db, which, slices))
+    troubles, since_ms = _by_experiment(_troubles(db, which)), _since(db, which)
     return [
         Counted(
             experiment=name,
@@ -84,40 +92,35 @@ def _by_experiment(found: Iterable[Named]) -> dict[str, list[Any]]:
     return by_name
 
 
-def _sums(db: Database, names: list[str], slices: bool) -> Iterable[Named]:
+def _sums(db: Database, which: Which, slices: bool) -> Iterable[Named]:
     # Of slice `all` alone newest_totals is read, which finds its few rows by the sorting key.
     whole = ", ".join(f"sum(t.{name})" for name in MOMENTS)
     statement = (
-        f"SELECT experiment, arm, slice, phase, {_SUMS} FROM arm_sums WHERE {_CHOSEN}"
+        f"SELECT experiment, arm, slice, phase, {_SUMS} FROM arm_sums WHERE {which.condition}"
         if slices
         else f"SELECT experiment, arm, '{ALL}', phase, {whole} FROM newest_totals AS t "
-        f"WHERE {_CHOSEN} AND dimension = '{ALL}' GROUP BY experiment, arm, phase"
+        f"WHERE {which.condition} AND dimension = '{ALL}' GROUP BY experiment, arm, phase"
     )
-    for name, arm, slice_name, phase, *values in db.query(statement, {"names": names}).rows:
+    for name, arm, slice_name, phase, *values in db.query(statement, which.parameters).rows:
         sums = dict(zip(MOMENTS, map(int, values), strict=True))
         yield name, ArmSums(arm, slice_name, int(phase), sums)
 
 
-def _cohorts(db: Database, names: list[str], slices: bool) -> Iterable[Named]:
-    source, only = "arm_cohorts", ""
-    if not slices:
-        source, only = (
-            "cohorts AS c FINAL",
-            (f"AND dimension = '{ALL}' AND generation = (SELECT max(generation) FROM generations)"),
-        )
-    slice_name = "slice" if slices else f"'{ALL}'"
+def _cohorts(db: Database, which: Which, slices: bool) -> Iterable[Named]:
+    newest = f"dimension = '{ALL}' AND generation = (SELECT max(generation) FROM generations)"
+    source = "arm_cohorts" if slices else f"(SELECT *, '{ALL}' AS slice FROM cohorts FINAL WHERE {newest})"
     rows = db.query(
-        f"SELECT experiment, arm, {slice_name} AS s, phase, since, toInt32(start_date) AS day, sum(users), "
-        f"sum(active_d1), sum(active_d7), sum(active_d30) FROM {source} WHERE {_CHOSEN} {only} "
-        "GROUP BY experiment, arm, s, phase, since, day",
-        {"names": names},
+        "SELECT experiment, arm, slice, phase, since, toInt32(start_date) AS day, sum(users), sum(active_d1), "
+        f"sum(active_d7), sum(active_d30) FROM {source} WHERE {which.condition} "
+        "GROUP BY experiment, arm, slice, phase, since, day",
+        which.parameters,
     ).rows
     for name, arm, s, phase, since, day, users, d1, d7, d30 in rows:
         active = {1: int(d1), 7: int(d7), 30: int(d30)}
         yield name, Cohort(arm, s, int(phase), since, int(day), int(users), active)
 
 
-def _troubles(db: Database, names: list[str]) -> Iterable[Named]:
+def _troubles(db: Database, which: Which) -> Iterable[Named]:
     rows = db.query(
         f"""
         SELECT experiment, arm, partition, sum(late), sum(rejected), sum(duplicate), sum(orphaned),
@@ -125,24 +128,25 @@ def _troubles(db: Database, names: list[str]) -> Iterable[Named]:
         FROM
         (
             SELECT experiment, arm, partition, late, rejected, duplicate, orphaned, 0 AS shown, 0 AS done
-            FROM newest_troubles WHERE {_CHOSEN}
+            FROM newest_troubles WHERE {which.condition}
             UNION ALL
             SELECT experiment, arm, partition, 0, 0, 0, 0, impressions AS shown, clicks + conversions AS done
-            FROM newest_totals WHERE {_CHOSEN} AND dimension = '{ALL}'
+            FROM newest_totals WHERE {which.condition} AND dimension = '{ALL}'
         )
         GROUP BY experiment, arm, partition
         """,
-        {"names": names},
+        which.parameters,
     ).rows
     for name, arm, *counts in rows:
         yield name, Troubles(arm, *map(int, counts))
 
 
-def _since(db: Database, names: list[str]) -> dict[str, dict[str, int]]:
+def _since(db: Database, which: Which) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = defaultdict(dict)
     rows = db.query(
-        f"SELECT experiment, metric, max(since_ms) FROM metric_slots WHERE {_CHOSEN} GROUP BY experiment, metric",
-        {"names": names},
+        f"SELECT experiment, metric, max(since_ms) FROM metric_slots WHERE {which.condition} "
+        "GROUP BY experiment, metric",
+        which.parameters,
     ).rows
     for name, metric, since_ms in rows:
         if since_ms >= 0:
