@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from stream.rolling.partials import partition_for
 from stream.sink.connect import Connection, connect
 from stream.sink.migrate import migrate
 from stream.sink.queries import Database
+from stream.sink.tables import SHAPES
 from stream.sink.writer import Writer
 from tests.sink.makers import NOON_MS, a_total, an_emission
 
@@ -71,12 +71,21 @@ class Scene:
         return [one.experiment for told in self.told[before:] for one in told]
 
 
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    with connect(f"chdb://{tmp_path}/database") as connection:
+@pytest.fixture(scope="module")
+def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
+    with connect(f"chdb://{tmp_path_factory.mktemp('results')}/database") as connection:
         with closing(connection.client()) as client:
             migrate(client)
-        yield Scene(connection)
+        yield connection
+
+
+@pytest.fixture
+def scene(connection: Connection) -> Scene:
+    """An empty database and a worker's results."""
+    with closing(connection.client()) as client:
+        for table in ("generations", *(shape.name for shape in SHAPES.values())):
+            client.command(f"TRUNCATE TABLE {table}")
+    return Scene(connection)
 
 
 def test_conclusions_are_drawn_when_something_changed_and_not_otherwise(scene: Scene) -> None:
