@@ -81,6 +81,7 @@ def test_totals_are_exact_although_the_worker_is_killed(demo: Popen[bytes], tmp_
     assert {(row["experiment"], row["arm"]): row["clicked_impressions"] for row in rows} == CLICKED
     assert {row["impressions"] for row in rows} == {10_000}
     assert {row["exposed_users"] for row in rows} == {10_000}
+    assert {m["users"] for row in rows for m in row["metrics"] if m["metric"] == "ctr"} == {10_000}
     assert "worker restarted 1 times" in (tmp_path / "err").read_text()
 
 
