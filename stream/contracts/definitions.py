@@ -23,9 +23,11 @@ from pydantic import (
     model_validator,
 )
 
+from stream.contracts.guardrails import Guardrail, Promotion, Role, contradictions
 from stream.contracts.limits import (
     MAX_ARMS,
     MAX_EXPERIMENTS,
+    MAX_GUARDRAILS,
     MAX_KINDS,
     MAX_METRICS,
     MAX_PHASES,
@@ -89,6 +91,7 @@ class Arm(_Definition):
     """One arm. share: its part of the traffic, for the sample ratio; None: not declared."""
 
     share: Share | None = None
+    role: Role | None = None
 
 
 class Phase(_Definition):
@@ -144,6 +147,8 @@ class Experiment(_Definition):
     pre_value: Text | None = (
         None  # what the assignments' pre_value foretells: clicks, conversions, revenue or a metric
     )
+    guardrails: Annotated[tuple[Guardrail, ...], Field(max_length=MAX_GUARDRAILS)] = ()
+    promotion: Promotion | None = None
 
     @model_validator(mode="after")
     def _arms_agree(self) -> Self:
@@ -180,6 +185,25 @@ class Experiment(_Definition):
         if self.pre_value is not None and self.pre_value not in known:
             raise ValueError(f"pre_value must be one of {', '.join(known)}")
         return self
+
+    @model_validator(mode="after")
+    def _roles_are_unique(self) -> Self:
+        for role in (Role.CHAMPION, Role.BASELINE):
+            if len(names := self.arms_with(role)) > 1:
+                raise ValueError(f"only one arm can be the {role}, not {' and '.join(names)}")
+        return self
+
+    @model_validator(mode="after")
+    def _decisions_fit(self) -> Self:
+        for problem in contradictions(
+            self.guardrails, self.promotion, arms=tuple(self.arms), metrics=tuple(self.metrics)
+        ):
+            raise ValueError(problem)
+        return self
+
+    def arms_with(self, role: Role) -> tuple[str, ...]:
+        """The arms that are declared with a role."""
+        return tuple(name for name, arm in self.arms.items() if arm.role is role)
 
     @property
     def quantities(self) -> tuple[Quantity, ...]:
@@ -300,7 +324,27 @@ def _as_fields(path: Path, content: dict[str, Any]) -> dict[str, Any]:
         fields["phases"] = [
             _with_moment(path, phase, "starts_at") if isinstance(phase, dict) else phase for phase in phases
         ]
+    if isinstance(guardrails := fields.get("guardrails"), list):
+        fields["guardrails"] = [_with_durations(path, rule, "hold", "cooldown") for rule in guardrails]
+    if "promotion" in fields:
+        fields["promotion"] = _with_durations(path, fields["promotion"], "min_runtime")
     return fields
+
+
+def _with_durations(path: Path, fields: Any, *keys: str) -> Any:
+    """The durations under `keys` as the model has them, `key`_ms."""
+    if not isinstance(fields, dict):
+        return fields
+    converted = dict(fields)
+    for key in keys:
+        if f"{key}_ms" in fields:
+            raise ConfigurationError(f'{path}: {key}_ms is not a key; write {key} = "30s".')
+        if key in fields:
+            try:
+                converted[f"{key}_ms"] = duration_ms(converted.pop(key))
+            except ValueError as error:
+                raise ConfigurationError(f"{path}: {key}: {error}.") from None
+    return converted
 
 
 def _with_moment(path: Path, fields: dict[str, Any], key: str) -> dict[str, Any]:
@@ -318,6 +362,6 @@ def _sentences(error: ValidationError) -> list[str]:
     keys = ["ends_at" if field == "ends_at_ms" else field for field in Experiment.model_fields]
     found = violations(error, keys, what="key of an experiment file")
     return [
-        str(violation).replace("ends_at_ms", "ends_at").replace("starts_at_ms", "starts_at")
+        re.sub(r"\b(ends_at|starts_at|hold|cooldown|min_runtime)_ms\b", r"\1", str(violation))
         for violation in found
     ]

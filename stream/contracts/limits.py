@@ -18,3 +18,4 @@ MAX_SLICE_VALUES = 1_000  # values kept per dimension and partition
 MAX_PHASES = 16  # of an experiment's plan
 MAX_METRICS = 4  # that an experiment declares
 MAX_KINDS = 20  # of interactions that settings and experiments name
+MAX_GUARDRAILS = 20  # of an experiment
