@@ -14,8 +14,10 @@ from pydantic import (
     BeforeValidator,
     ByteSize,
     Field,
+    SecretStr,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -60,6 +62,12 @@ def _check_clickhouse_url(url: str) -> str:
     if parts.scheme == "chdb" and not parts.netloc and parts.path.startswith("/"):
         return url
     raise ValueError("must be http(s)://user:password@host:port/database or chdb:///path")
+
+
+def _check_webhook_url(url: str | None) -> str | None:
+    if url is not None and not (urlsplit(url).scheme in ("http", "https") and urlsplit(url).hostname):
+        raise ValueError("must be http(s)://host/path")
+    return url
 
 
 def _check_dimensions(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -203,6 +211,40 @@ class Settings(BaseSettings):
         6066, ge=1, le=65535, description="Port of the same; when it is taken, any free one, said in the log."
     )
 
+    armed: bool = Field(
+        False, description="Whether decisions act (message, webhook, flag file), not only are recorded."
+    )
+    webhook_url: Annotated[str | None, AfterValidator(_check_webhook_url)] = Field(
+        None,
+        repr=False,  # its path may be a secret
+        description="Address that gets every decision as signed JSON by POST.",
+    )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        repr=False,
+        description="Secret that webhooks are signed with (HMAC-SHA256); needed with `webhook_url`.",
+    )
+    flag_file: Path | None = Field(
+        None, description="File in flagd's format that says which arms are switched off."
+    )
+
+    @field_validator("flag_file")
+    @classmethod
+    def _has_folder(cls, file: Path | None) -> Path | None:
+        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+            raise ValueError("must be a file in an existing folder")
+        return file
+
+    @model_validator(mode="after")
+    def _webhooks_are_signed(self) -> Self:
+        if self.webhook_url is not None and not (
+            self.webhook_secret and self.webhook_secret.get_secret_value()
+        ):
+            raise ConfigurationError(
+                f"Webhooks are signed: set {PREFIX}WEBHOOK_SECRET to a secret that the receiver knows too."
+            )
+        return self
+
     @field_validator("experiments")
     @classmethod
     def _folder_exists(cls, folder: Path | None) -> Path | None:
@@ -251,6 +293,11 @@ class Settings(BaseSettings):
     def dead_letters_topic(self) -> str:
         """The full name of the topic of rejected records."""
         return self.topic_prefix + "dead-letters"
+
+    @property
+    def decisions_topic(self) -> str:
+        """The full name of the topic of decisions."""
+        return self.topic_prefix + "decisions"
 
     def definitions(self) -> Definitions:
         """What decides the numbers: the settings that do, and the experiment files. Raises ConfigurationError."""

@@ -34,6 +34,7 @@ def planned_topics(settings: Settings) -> tuple[TopicPlan, ...]:
         settings.topic(Topic.INTERACTIONS): broker_time,
         settings.partials_topic: {"cleanup.policy": "compact"},  # the newest of each key is the state
         settings.dead_letters_topic: broker_time,
+        settings.decisions_topic: broker_time | {"retention.ms": "-1"},  # few, and an audit trail
     }
     return tuple(
         TopicPlan(name, settings.topic_partitions, settings.topic_replicas, chosen)

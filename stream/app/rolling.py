@@ -3,7 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from stream.rolling.state import RollingState
+from stream.decisions.figures import WindowCounts
+from stream.rolling.partials import partition_for
+from stream.rolling.state import Rolling, RollingState
+
+_NAMES = {60: "1m", 300: "5m", 3_600: "1h", 86_400: "24h"}
+_COUNTED = ("impressions", "clicked_impressions", "converted_impressions")
 
 
 class Rows(Protocol):
@@ -36,6 +41,22 @@ class RollingWindows:
             int, int
         ] = {}  # the offset behind the last message, of partitions that are not complete
         self._ends: dict[int, int] = {}  # where they ended when they were assigned, as far as known
+        self._newest: dict[str, tuple[Rolling, list[int]]] = {}  # by experiment: rows, and which are its own
+
+    def windows_of(self, experiment: str) -> list[WindowCounts]:
+        """The windows of an experiment as they were written last; from any thread."""
+        rolling, own = self._newest.get(experiment, (None, []))
+        if rolling is None:
+            return []
+        columns = rolling.columns
+        return [
+            WindowCounts(
+                arm=columns["arm"][i],
+                window=_NAMES[int(columns["window_seconds"][i])],
+                **{name: int(columns[name][i]) for name in _COUNTED},
+            )
+            for i in own
+        ]
 
     @property
     def without_end(self) -> set[int]:
@@ -49,6 +70,11 @@ class RollingWindows:
             self._complete(partition)
         for partition in partitions - self._assigned:
             self._read[partition] = 0
+        self._newest = {
+            name: newest
+            for name, newest in self._newest.items()
+            if partition_for(name, self._partitions) in partitions
+        }
         self._assigned = partitions
 
     def expect(self, ends: Mapping[int, int]) -> None:
@@ -71,6 +97,7 @@ class RollingWindows:
             return
         if due := self.state.take_due(self._assigned - self._read.keys()):
             rolling = self.state.rows(due)
+            self._remember(rolling)
             self._writer.put_rows(
                 "rolling", rolling.columns, generation=rolling.generation, version=rolling.version
             )
@@ -82,3 +109,9 @@ class RollingWindows:
     def _complete(self, partition: int) -> None:
         self._read.pop(partition, None)
         self._ends.pop(partition, None)
+
+    def _remember(self, rolling: Rolling) -> None:
+        rows: dict[str, list[int]] = {}
+        for i, experiment in enumerate(rolling.columns["experiment"]):
+            rows.setdefault(experiment, []).append(i)
+        self._newest.update({experiment: (rolling, own) for experiment, own in rows.items()})

@@ -12,6 +12,7 @@ from functools import partial
 
 from stream.app.breaker import Breaker, Rule
 from stream.app.cluster import Broker, describe_broker
+from stream.app.decisions import connect_decisions, decisions_of
 from stream.app.decoder import Decoder
 from stream.app.ends import Ends
 from stream.app.engines import Engines
@@ -142,12 +143,19 @@ def _run(
     ends = Ends()
     health = Health(worker, writer, ends, names, _patience(settings))
     health.remember_arrivals(last_arrivals(connection, deployment.generation))
+
+    def open_database() -> Database:
+        return Database(connection.read_only_client(), lambda: None)
+
     results = Results(
-        lambda: Database(connection.read_only_client(), lambda: None), writer, definitions, settings.rules(),
-        partitions=broker.partials_partitions,
-    )  # fmt: skip
+        open_database, writer, definitions, settings.rules(), partitions=broker.partials_partitions
+    )
     health.others.append(lambda: results.trouble)
     connect_results(app, results, settings.partials_topic)
+    told = KafkaOutlet(sender(app))
+    decisions = decisions_of(settings, definitions, around, told, writer, rolling, open_database)
+    health.others.append(lambda: decisions.trouble)
+    connect_decisions(app, decisions, told, settings.partials_topic, broker.partials_partitions)
     put_definitions(writer, definitions, generation=deployment.generation, now_ms=around.clock.now_ms())
     measured = Measured(worker, decoder, writer, outlet, store, ends, health, times, names)
     connect_pages(app, health, Metrics(measured))

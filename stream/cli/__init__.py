@@ -20,7 +20,8 @@ SUMMARIES = {
     "status": "Show how far each partition is and how old the numbers are.",
     "ledger": "Show what became of every event.",
     "sql": "Run one read-only query.",
-    "experiments": "Work with experiment files.",
+    "experiments": "Check, plan and decide about experiments.",
+    "decisions": "Show what was decided, and why.",
     "migrate": "Create or update the database and the topics.",
     "doctor": "Check that everything a worker needs is there.",
 }

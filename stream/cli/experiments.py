@@ -1,10 +1,12 @@
-"""`liftstream experiments`: work with experiment files."""
+"""`liftstream experiments`: check their files, plan them, and decide about them."""
 
 from pathlib import Path
 
 import click
 
 from stream.cli import SUMMARIES, options
+from stream.cli.deciding import promote, undo
+from stream.cli.planning import plan
 from stream.cli.printing import note, print_table
 from stream.contracts.definitions import load_experiments
 from stream.errors import ConfigurationError
@@ -13,7 +15,12 @@ from stream.settings import Settings
 
 @click.group("experiments", short_help=SUMMARIES["experiments"])
 def command() -> None:
-    """Work with experiment files."""
+    """Check experiment files, plan experiments, and decide about them."""
+
+
+command.add_command(plan)
+command.add_command(promote)
+command.add_command(undo)
 
 
 @command.command("check")
@@ -34,6 +41,7 @@ def check(folder: Path | None) -> None:
             "policy": experiment.policy.value,
             "surfaces": ", ".join(experiment.surfaces) or "(all)",
             "currency": experiment.currency,
+            "guardrails": ", ".join(guardrail.label for guardrail in experiment.guardrails) or None,
         }
         for experiment in experiments
     ]

@@ -95,6 +95,15 @@ def unknown_troubles(db: Database) -> dict[str, int]:
     return {name: int(count) for name, count in found.items()}
 
 
+def decisions(db: Database, experiment: str | None = None) -> list[dict[str, Any]]:
+    """What was decided, the newest first: the columns of the view `decisions`."""
+    only = "" if experiment is None else "WHERE experiment = {experiment:String}"
+    return db.query(
+        f"SELECT * FROM decisions {only} ORDER BY decided_at DESC, id",
+        None if experiment is None else {"experiment": experiment},
+    ).dicts()
+
+
 def ledger(db: Database) -> list[dict[str, Any]]:
     """What became of every consumed record, by topic, partition and hour."""
     return db.query("SELECT * FROM ledger ORDER BY topic, partition, hour").dicts()

@@ -1,7 +1,7 @@
 """The private tables as Arrow columns: what a step puts out becomes what ClickHouse takes in."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import index
 from typing import Any
 
@@ -26,7 +26,7 @@ TIME = pa.timestamp("ms", "UTC")
 _TIMES = {
     "pane_start_ms", "hour_ms", "record_at_ms", "as_of_ms", "watermark_ms", "horizon_ms", "last_step_at_ms",
     "written_at_ms", "data_as_of_ms", "heard_at_ms", "assignments_at_ms", "impressions_at_ms", "interactions_at_ms",
-    "minute_ms", "counts_since_ms",
+    "minute_ms", "counts_since_ms", "decided_at_ms", "undone_at_ms",
 }  # fmt: skip
 _NARROW = {"pane_seconds": pa.uint32(), "window_seconds": pa.uint32(), "last_step": pa.uint64()}
 _TEXTS = {
@@ -45,20 +45,26 @@ _FLOATS = {
 class Shape:
     """A private table. key, values: column names as the engine gives them (times end in `_ms`).
 
-    The row of one key, within one generation and partition, is replaced by a newer version.
+    The row of one key, within one generation and partition, is replaced by a newer version. types: of columns whose
+    name does not say it.
     """
 
     name: str
     key: tuple[str, ...]
     values: tuple[str, ...]
+    types: Mapping[str, pa.DataType] = field(default_factory=dict)
 
     @property
     def schema(self) -> pa.Schema:
         """Columns as in ClickHouse (times without their `_ms`), then generation, partition, version."""
-        own = [(_stored_name(c), _type(c)) for c in (*self.key, *self.values)]
+        own = [(_stored_name(c), self.type_of(c)) for c in (*self.key, *self.values)]
         return pa.schema(
             [*own, ("generation", pa.uint32()), ("partition", pa.uint32()), ("version", pa.uint64())]
         )
+
+    def type_of(self, column: str) -> pa.DataType:
+        """The Arrow type of a column, by the engine's name."""
+        return self.types.get(column) or _type(column)
 
     @property
     def stored_key(self) -> list[str]:
@@ -76,7 +82,7 @@ class Shape:
         expected = (*self.key, *self.values)
         if set(columns) != set(expected):
             raise ValueError(f"{self.name}: columns differ: {sorted(set(columns) ^ set(expected))}")
-        arrays = [_array(columns[c], _type(c)) for c in expected]
+        arrays = [_array(columns[c], self.type_of(c)) for c in expected]
         n = len(arrays[0])
         versions = np.broadcast_to(np.asarray(version, np.uint64), n)
         stamps = [
@@ -94,6 +100,23 @@ STATUS = (
     ("watermark_ms", "horizon_ms", "lag", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "records", "last_step",
      "last_step_at_ms", "written_at_ms", "data_as_of_ms"),
 )  # fmt: skip
+FIGURES = (
+    "value", "control_value", "difference", "always_low", "always_high", "p_always", "lift", "lift_low", "lift_high",
+)  # fmt: skip
+DECISIONS = (
+    ("id",),
+    ("experiment", "kind", "guardrail", "arm", "number", "as_of_ms", "decided_at_ms", "armed", "fallback", "rule",
+     "reason", "decided_by", "why", "metric", "window", "users", "control_users", "impressions", "control_impressions",
+     *FIGURES, "undone_at_ms", "undone_by", "undone_why"),
+)  # fmt: skip
+_DECISION_TEXTS = (
+    "id", "kind", "guardrail", "fallback", "decided_by", "why", "window", "undone_by", "undone_why",
+)  # fmt: skip
+_FIGURE_TYPES = dict.fromkeys((*FIGURES, "baseline_value"), pa.float64())
+BASELINES = (
+    ("experiment", "metric", "arm"),
+    ("baseline", "as_of_ms", "users", "baseline_users", "value", "baseline_value", *FIGURES[2:], "reason"),
+)
 
 WORKERS = (
     ("worker",),
@@ -124,6 +147,12 @@ SHAPES: dict[str, Shape] = {
     "results": Shape("results", *RESULTS),
     "results_history": Shape("results_history", *HISTORY),
     "health": Shape("health", *HEALTH),
+    "decisions": Shape(
+        "decision_rows",
+        *DECISIONS,
+        _FIGURE_TYPES | dict.fromkeys(_DECISION_TEXTS, pa.string()) | {"armed": pa.bool_()},
+    ),
+    "baselines": Shape("baseline_rows", *BASELINES, _FIGURE_TYPES | {"baseline": pa.string()}),
 }
 
 

@@ -131,3 +131,21 @@ def test_a_late_partial_of_a_zombie_that_compaction_kept_is_healed_by_the_next_s
     second.write()
     assert rows.shown() == 9  # the older version does not replace what was written
     assert int(second.state.rows().columns["impressions"][-1]) == (9 if republished else 5)
+
+
+def test_guardrails_see_the_windows_as_they_were_written_and_only_of_our_experiments() -> None:
+    windows = a_reader(KeptRows(), end=1)
+    assert windows.windows_of("ranker") == []
+    start_ms = DAY + 3_590_000
+    told = Chunk(
+        "ranker", DAY + 3_300_000, ["a", "b"], [start_ms, start_ms], [[9, 4, 2, 0, 0, 0], [7, 1, 0, 0, 0, 0]]
+    )
+    about = {"generation": 1, "version": 1, "partition": 0, "planned_at_ms": DAY}
+    windows.take(HOME, 0, *encode(told, clock_ms=DAY + 3_600_000, **about))
+    windows.write()
+    seen = [row for row in windows.windows_of("ranker") if row.window == "5m"]
+    assert [(row.arm, row.impressions, row.clicked_impressions) for row in seen] == [("a", 9, 4), ("b", 7, 1)]
+    assert seen[0].value("ctr") == pytest.approx(4 / 9)
+    assert windows.windows_of("shelf") == []
+    windows.assign(set())
+    assert windows.windows_of("ranker") == []
