@@ -6,7 +6,7 @@ ARGS ?=
 SEEDS ?= 200
 FIRST ?= 1
 
-.PHONY: demo test lint format bench takeover chaos simulate-faults validity clean help
+.PHONY: demo test lint format bench reaction takeover chaos simulate-faults validity clean help
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile
@@ -32,6 +32,9 @@ bench: .venv/.installed ## Events per second through Kafka, worker and ClickHous
 
 takeover: .venv/.installed ## Seconds until partitions go on when workers die, freeze, stop, return, come and go
 	@$(BIN)/python -m benchmarks.takeover $(ARGS)
+
+reaction: .venv/.installed ## Seconds from the record that breaks a guardrail to its decision, on real services
+	@$(BIN)/python -m benchmarks.reaction $(ARGS)
 
 simulate-faults: .venv/.installed ## SEEDS=1000 FIRST=1: the whole worker under every fault of docs/faults.md, against the oracle
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST) $(ARGS)
