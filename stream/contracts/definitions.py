@@ -268,10 +268,13 @@ class Definitions(_Definition):
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:
-        """The definitions that `to_json` wrote."""
+        """The definitions that `to_json` wrote, perhaps an earlier version's. Raises ValueError for anything else."""
         fields = json.loads(content)
-        for experiment in fields["experiments"]:
-            experiment["metrics"] = dict(experiment["metrics"])
+        try:
+            for experiment in fields.get("experiments", ()):
+                experiment["metrics"] = dict(experiment.get("metrics", ()))
+        except (AttributeError, TypeError) as error:
+            raise ValueError("these are no definitions") from error
         return cls.model_validate(fields)
 
 

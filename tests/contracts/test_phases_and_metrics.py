@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.contracts.definitions import Definitions, Experiment, Metric, Per, load_experiment
+from stream.contracts.definitions import Definitions, Experiment, Metric, Per, Policy, load_experiment
 from stream.errors import ConfigurationError
 
 SHELF = """
@@ -69,6 +69,19 @@ def test_metrics_stay_in_the_order_of_the_file(tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused_with_the_rule(tmp_path: Path, content: str, rule: str) -> None:
     with pytest.raises(ConfigurationError, match=rule):
         loaded(tmp_path, content)
+
+
+def test_definitions_of_before_there_were_metrics_are_still_read() -> None:
+    stored = b'{"experiments": [{"name": "e1", "policy": "first"}]}'
+    assert Definitions.from_json(stored).experiments == (Experiment(name="e1", policy=Policy.FIRST),)
+
+
+@pytest.mark.parametrize(
+    "stored", [b"", b"[]", b'{"experiments": 1}', b'{"experiments": [{"name": "e1", "metrics": [1]}]}']
+)
+def test_stored_definitions_that_are_damaged_are_a_value_error(stored: bytes) -> None:
+    with pytest.raises(ValueError, match=r"no definitions|Expecting value"):
+        Definitions.from_json(stored)
 
 
 def test_kinds_that_are_counted_are_few() -> None:
