@@ -43,6 +43,20 @@ FORETOLD = (
     "conversions",
     "revenue",
 )  # per user, what pre_value may foretell beside declared metrics
+BUILT_IN = (
+    "ctr",
+    "conversion_rate",
+    "user_conversion_rate",
+    "clicks_per_user",
+    "orders_per_user",
+    "revenue_per_user",
+    "capped_revenue_per_user",
+    "average_order_value",
+    "retention_d1",
+    "retention_d7",
+    "retention_d30",
+    "latency_ms",
+)  # metrics of every experiment; declared ones have other names
 DEFAULT_CONTROL = "control"  # the arm that is the control where none is declared
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": DAY_MS, "w": 7 * DAY_MS}
 _DURATION = re.compile(r"\s*([0-9]+)\s*(ms|s|m|h|d|w)\s*")
@@ -175,6 +189,11 @@ class Experiment(_Definition):
                 raise ValueError(
                     f"the shares of a phase must add up to 1, not {math.fsum(phase.shares.values()):g}"
                 )
+            if self.control is not None and self.control not in phase.shares:
+                raise ValueError(
+                    f"every phase must have a share for the control {self.control!r}, not only for "
+                    f"{', '.join(phase.shares)}"
+                )
         if self.phases and any(arm.share is not None for arm in self.arms.values()):
             raise ValueError("declare shares either by arm or by phase, not both")
         return self
@@ -184,6 +203,15 @@ class Experiment(_Definition):
         known = (*FORETOLD, *self.metrics)
         if self.pre_value is not None and self.pre_value not in known:
             raise ValueError(f"pre_value must be one of {', '.join(known)}")
+        foretold = self.metrics.get(self.pre_value or "")
+        if foretold is not None and foretold.per is not Per.USER:
+            raise ValueError(f"pre_value foretells metrics per user, and {self.pre_value} is per impression")
+        return self
+
+    @model_validator(mode="after")
+    def _metrics_have_names_of_their_own(self) -> Self:
+        if taken := [name for name in self.metrics if name in BUILT_IN]:
+            raise ValueError(f"every experiment has a metric {taken[0]}: give the declared one another name")
         return self
 
     @model_validator(mode="after")

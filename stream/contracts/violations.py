@@ -56,6 +56,7 @@ _WORDS: dict[str, tuple[str, Reason]] = {
     "at_type": ("must be ISO 8601 text or a whole number of epoch milliseconds", Reason.MALFORMED),
     "at_range": ("must be from 1970-01-01 to 9999-12-31 UTC", Reason.OUT_OF_RANGE),
     "enum": ("must be {expected}", Reason.MALFORMED),
+    "too_short": ("must have at least {min_length} entry", Reason.MALFORMED),
     "too_long": ("has more than {max_length} entries", Reason.TOO_LONG),
     "value_error": ("{error}", Reason.MALFORMED),
     "json_invalid": ("the record is not valid JSON: {error}", Reason.MALFORMED),

@@ -64,6 +64,10 @@ def test_metrics_stay_in_the_order_of_the_file(tmp_path: Path) -> None:
         (SHELF + "[arms.control]\nshare = 0.5\n[arms.new]\nshare = 0.5\n", "either by arm or by phase"),
         (SHELF + "[arms.control]\n[arms.old]\n", "a share for each of the arms: control, old"),
         (SHELF.replace("50_000", "0"), "revenue_cap_minor"),
+        ('control = "old"\n' + SHELF, "a share for the control 'old', not only for control, new"),
+        (SHELF.replace('"carts"', '"list_value"'), "list_value is per impression"),
+        (SHELF.replace("metrics.list_value", "metrics.ctr"), "every experiment has a metric ctr"),
+        (SHELF.replace('["add_to_cart"]', "[]"), "metrics.carts.kinds must have at least 1 entry"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_with_the_rule(tmp_path: Path, content: str, rule: str) -> None:
