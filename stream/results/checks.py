@@ -32,7 +32,9 @@ _WORDS = {
 def sample_ratio_check(ratios: Sequence[SliceRatio]) -> tuple[Check, SliceRatio | None]:
     """Of the whole experiment and, times their number, of its slices; and the guilty slice, where there is one."""
     whole, *slices = ratios
-    tested = [one for one in slices if one.ratio.evidence is not None]
+    tested = [
+        one for one in slices if one.ratio.evidence is not None and one.users != whole.users
+    ]  # a real part
     worst = max(tested, key=lambda one: one.ratio.evidence or 0.0, default=None)
     p_worst = min(1.0, (worst.ratio.p_sequential or 0.0) * len(tested)) if worst else 1.0
     guilty = worst if p_worst < THRESHOLD else None

@@ -84,6 +84,13 @@ def test_the_guilty_slice_is_named() -> None:
     assert [row.slice for row in found.slices if row.verdict is Verdict.BROKEN] == ["country=IN"]
 
 
+def test_a_slice_of_all_users_is_not_the_guilty_one() -> None:
+    unknown = [arm_sums(arm, n, slice="country=__unknown__") for arm, n in (("control", 5_300), ("b", 4_700))]
+    found = health(HALVES, a_counted(arm_sums("control", 5_300), arm_sums("b", 4_700), *unknown))
+    assert (found.verdict, found.guilty_slice) == (Verdict.BROKEN, None)
+    assert "farthest" not in found.reason
+
+
 def test_many_slices_are_allowed_for() -> None:
     def with_slices(n: int) -> Verdict:
         even = [arm_sums(arm, 500, slice=f"country={k}") for k in range(n) for arm in ("control", "b")]
