@@ -17,7 +17,8 @@ from stream.sink.queries import sql
 def command(query: str, folder: Path | None, as_json: bool) -> None:
     """Run one read-only QUERY: SELECT, WITH, SHOW, DESCRIBE, EXPLAIN or EXISTS.
 
-    The views: arm_totals, arm_rates, arm_rolling, pipeline_status, ledger, dead_letters.
+    The views: arm_totals, arm_rates, arm_rolling, experiment_results, experiment_health, pipeline_status, ledger,
+    dead_letters and more; SHOW TABLES, or docs/sql.md, has them all.
     """
     with opened(folder) as db:
         answer = sql(db, query)
