@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from stream.contracts.guardrails import Guardrail, Promotion, Role, contradictions
+from stream.contracts.guardrails import METRICS, Guardrail, Promotion, Role, contradictions
 from stream.contracts.limits import (
     MAX_ARMS,
     MAX_EXPERIMENTS,
@@ -43,20 +43,6 @@ FORETOLD = (
     "conversions",
     "revenue",
 )  # per user, what pre_value may foretell beside declared metrics
-BUILT_IN = (
-    "ctr",
-    "conversion_rate",
-    "user_conversion_rate",
-    "clicks_per_user",
-    "orders_per_user",
-    "revenue_per_user",
-    "capped_revenue_per_user",
-    "average_order_value",
-    "retention_d1",
-    "retention_d7",
-    "retention_d30",
-    "latency_ms",
-)  # metrics of every experiment; declared ones have other names
 DEFAULT_CONTROL = "control"  # the arm that is the control where none is declared
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": DAY_MS, "w": 7 * DAY_MS}
 _DURATION = re.compile(r"\s*([0-9]+)\s*(ms|s|m|h|d|w)\s*")
@@ -210,7 +196,7 @@ class Experiment(_Definition):
 
     @model_validator(mode="after")
     def _metrics_have_names_of_their_own(self) -> Self:
-        if taken := [name for name in self.metrics if name in BUILT_IN]:
+        if taken := [name for name in self.metrics if name in METRICS]:
             raise ValueError(f"every experiment has a metric {taken[0]}: give the declared one another name")
         return self
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from stream.contracts.definitions import BUILT_IN, Experiment, Metric, Per, Phase, Policy
+from stream.contracts.definitions import Experiment, Metric, Per, Phase, Policy
+from stream.contracts.guardrails import METRICS
 from stream.engine.moments import MOMENTS
 from stream.results.compared import results
 from stream.results.counted import Cohort, Counted
@@ -45,7 +46,7 @@ def test_every_sum_that_a_metric_names_is_one_that_is_counted() -> None:
 
 def test_the_names_that_declared_metrics_must_not_have_are_those_of_the_built_in_ones() -> None:
     capped = Experiment(name=NAME, revenue_cap_minor=5)
-    assert [metric.name for metric in metrics_of(capped, T0)] == list(BUILT_IN)
+    assert [metric.name for metric in metrics_of(capped, T0)] == list(METRICS)
 
 
 @pytest.mark.parametrize(
