@@ -15,7 +15,7 @@ demo: .venv/.installed ## Replay a real sample through an embedded broker, the w
 	@$(BIN)/liftstream demo $(ARGS)
 
 test: lint ## Lint, types, layers, and every test, with a real Kafka and ClickHouse where they can be had
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 lint: .venv/.installed ## Ruff, mypy, import layers
 	@$(BIN)/ruff check .
