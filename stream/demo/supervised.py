@@ -13,7 +13,9 @@ from stream.errors import Unavailable
 from stream.settings import PREFIX
 
 STOP_SECONDS = 15.0
-SOON_SECONDS = 5.0  # a worker that dies sooner than this after its start has not really run
+SOON_SECONDS = (
+    30.0  # a worker that dies sooner than this after its start has not really run, or started slowly
+)
 MAX_EARLY_DEATHS = 3
 # Our own lines; those of Faust and its kind say nothing to who watches a demo.
 _OURS = re.compile(r"(?:[\d-]+ [\d:,]+ [A-Z]+ stream[\w.]*|liftstream): (.+)")

@@ -237,7 +237,7 @@ def test_a_full_disk_stops_the_steps_and_room_lets_them_go_on() -> None:
     process.start()
     refused = 0
     for turn in range(400):
-        store.is_full = turn % 20 >= 10
+        store.is_full = turn % 20 != 19
         step = process.partition.step
         try:
             process.turn()
