@@ -142,11 +142,14 @@ class Experiments:
         """Let the kinds feed the declared quantities, and note since when each of them counts."""
         feeds = self.store.a["feeds"]
         feeds[number] = 0
-        since = self.declared[number]
+        known = self.declared[number]
+        now = self._clock_ms if self.arms[number] else -1
+        # Without data they may also go, or change places.
+        since = {quantity.name: known.get(quantity.name, now) for quantity in experiment.quantities}
+        if list(since) != list(known):
+            self.store.a["declaring"][number] = 1
+        self.declared[number] = since
         for slot, quantity in enumerate(experiment.quantities):
-            if quantity.name not in since:
-                since[quantity.name] = self._clock_ms if self.arms[number] else -1
-                self.store.a["declaring"][number] = 1
             bit = 1 << (slot + DECLARED if quantity.adds_value else slot)
             for kind in quantity.kinds:
                 feeds[number, self.kinds.code_of(kind)] |= bit

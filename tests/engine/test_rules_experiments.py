@@ -2,7 +2,7 @@
 
 import pytest
 
-from stream.contracts.definitions import Arm, Definitions, Experiment
+from stream.contracts.definitions import Arm, Definitions, Experiment, Metric
 from stream.contracts.topics import Topic
 from tests.engine.makers import DAY, HOUR, MINUTE, T0, Run, an_assignment, an_impression, an_interaction
 
@@ -175,3 +175,17 @@ def test_a_user_whose_only_experiment_froze_is_outside_again() -> None:
     run.step(impressions=[an_impression("i2", END + 2 * DAY + 1)])
     run.step(impressions=[an_impression("i3", END + 2 * DAY + 1)])
     assert run.outcomes(Topic.IMPRESSIONS) == {"consumed": 3, "counted": 2, "outside": 1}
+
+
+def test_a_metric_without_data_that_is_replaced_leaves_its_slot_to_the_new_one() -> None:
+    rules = [
+        Definitions(experiments=(Experiment(name="e1", metrics={name: Metric(kinds=(name,))}),))
+        for name in ("save", "share")
+    ]
+    run = Run(rules[0])
+    run.step()
+    run.definitions = rules[1]
+    run.step(assignments=[an_assignment()])
+    run.step(interactions=[an_interaction(kind="share"), an_interaction("n2", kind="save")])
+    assert run.total()["declared_1"] == 1
+    assert run.rows["declared_metrics"]["e1", "share"] == (1, -1)
