@@ -132,8 +132,8 @@ class Store:
         self.room_for_declared()
 
     def room_for_declared(self) -> None:
-        """Give every assignment a row of declared quantities, if any experiment declares some."""
-        if not self.a["feeds"].any():
+        """Give every assignment a row of declared quantities, if any experiment declares some or ever did."""
+        if not (self.a["feeds"].any() or len(self.a["declared"])):
             return
         for name, beside in (("declared", "assigned"), ("before_declared", "before")):
             if len(self.a[name]) < len(self.a[beside]):

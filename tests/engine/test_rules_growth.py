@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stream.contracts.definitions import Definitions, Experiment, Policy
+from stream.contracts.definitions import Definitions, Experiment, Metric, Policy
 from stream.contracts.topics import Topic
 from stream.engine.engine import Engine
 from stream.engine.layout import ASG, IDS, IDS_BASE, IMP_BASE, IMPS, INT_BASE, INTS, LEDGER
@@ -315,6 +315,18 @@ def test_an_engine_loaded_in_the_middle_goes_on_as_if_nothing_had_been() -> None
         assert (
             run.outcomes(Topic.ASSIGNMENTS)["duplicate"] == run.outcomes(Topic.IMPRESSIONS)["duplicate"] == 1
         )
+
+
+def test_an_engine_loaded_after_a_metric_went_away_has_room_beside_every_row_it_keeps() -> None:
+    declaring = Experiment(name="nobody is in it", metrics={"saves": Metric(kinds=("save",))})
+    run = Run(Definitions(experiments=(declaring,)))
+    run.step(assignments=[an_assignment()])
+    run.definitions = Definitions()
+    run.step()
+    engine = Engine.load(run.engine.export(), key=KEY, partition=0, partitions=1, definitions=run.definitions)
+    arrays = engine._store.a
+    assert len(arrays["declared"]) > 0  # so kernels write beside each row of `before`
+    assert len(arrays["before_declared"]) == len(arrays["before"])
 
 
 def test_an_export_has_only_rows_in_use_and_no_slots() -> None:
