@@ -1,11 +1,11 @@
-"""Users who have neither an assignment nor a held event are forgotten, and the others move together."""
+"""What nothing refers to any more is dropped, and the rest moves together: users, event_ids of assignments."""
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
 import numpy as np
 from numba import njit
 
 from stream.engine.index import LINK_MASK, alive
-from stream.engine.layout import IMP_BASE, IMPS, INT_BASE, INTS, USERS
+from stream.engine.layout import ASG, IMP_BASE, IMPS, INT_BASE, INTS, USERS
 from stream.engine.primitives import LOW32, U0, U64
 
 
@@ -62,3 +62,17 @@ def renumber_users(t, numbers):
             continue
         p = link & (t.ints.shape[0] - 1)
         t.ints[p].user = numbers[t.ints[p].user]
+
+
+@njit(cache=True, nogil=True)
+def move_event_ids(t, out):
+    """Copy the event_ids of all assignments that are still there to `out`, which has room for them."""
+    end = np.int64(0)
+    for row in range(t.m[ASG]):
+        s = t.assigned[row]
+        if s.experiment < 0:
+            continue
+        for k in range(s.id_len):
+            out[end + k] = t.arena[s.id_pos + k]
+        s.id_pos = end
+        end += s.id_len

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from stream.contracts.limits import MAX_ARMS, MAX_PHASES
 from stream.engine.frame import Tables
-from stream.engine.gone import number_users, renumber_users
+from stream.engine.gone import move_event_ids, number_users, renumber_users
 from stream.engine.index import (
     LINK_MASK,
     MAX_LOAD,
@@ -48,10 +48,11 @@ from stream.engine.layout import (
     USERS_USED,
     WATCH_USED,
 )
-from stream.engine.rows import SMALL
+from stream.engine.rows import SMALL, capacity_for
 
 Array = npt.NDArray[Any]
 KEPT_USERS = 0.75  # with fewer of them left, gone users are dropped before the table grows
+KEPT_ID_BYTES = 0.75  # the same of the bytes of assignments' event_ids
 
 
 class Store:
@@ -127,6 +128,8 @@ class Store:
         """Make room for so many new assignments with event_ids of so many bytes together."""
         if int(self.m[ASG]) + rows > len(self.a["assigned"]):
             self.put(assigned=grown(self.a["assigned"], power_of_two(int(self.m[ASG]) + rows)))
+        if int(self.m[ARENA]) + id_bytes > len(self.a["arena"]):
+            self._drop_dead_event_ids()
         if int(self.m[ARENA]) + id_bytes > len(self.a["arena"]):
             self.put(arena=grown(self.a["arena"], power_of_two(int(self.m[ARENA]) + id_bytes)))
         self.room_for_declared()
@@ -209,6 +212,17 @@ class Store:
         slots, live = rebuild(self.a["user_slots"], len(self.a["user_slots"]), 1, kept)
         self.m[USERS_USED] = live
         self.put(user_slots=slots)
+
+    def _drop_dead_event_ids(self) -> None:
+        """Drop the event_ids of assignments that are gone or were replaced, if they are many."""
+        rows = self.a["assigned"][: int(self.m[ASG])]
+        kept = int(rows["id_len"][rows["experiment"] >= 0].sum(dtype=np.int64))
+        if kept > KEPT_ID_BYTES * int(self.m[ARENA]):
+            return
+        arena = np.zeros(capacity_for(kept), np.uint8)
+        move_event_ids(self.tables(), arena)
+        self.m[ARENA] = kept
+        self.put(arena=arena)
 
     def forget(self, base: int, count: int, rows: int) -> None:
         """The oldest `rows` rows of a ring leave."""

@@ -1,5 +1,6 @@
-"""Users who are gone cost nothing in the long run, and those who stay keep their numbers."""
+"""Users and assignments that are gone cost nothing in the long run, and those that stay keep their numbers."""
 
+from stream.contracts.definitions import Definitions, Experiment
 from tests.engine.makers import DAY, HOUR, MINUTE, T0, Run, an_assignment, an_impression, an_interaction
 
 
@@ -31,3 +32,22 @@ def test_users_who_stay_keep_their_sums_and_events_when_others_are_forgotten() -
     stays, new = run.total(arm="treatment"), run.total(arm="control")
     assert (stays["impressions"], stays["clicks"], stays["clicked_impressions"]) == (1, 1, 1)
     assert (new["impressions"], new["clicks"], new["clicked_impressions"]) == (1, 1, 1)
+
+
+def test_event_ids_of_ended_experiments_are_dropped_and_those_of_others_still_compare() -> None:
+    ending = [Experiment(name=f"e{k}", ends_at_ms=T0 + k * 3 * DAY + DAY) for k in range(8)]
+    run = Run(Definitions(experiments=tuple(ending)))
+    run.step(assignments=[an_assignment("m" * 40, T0, "stays", experiment="goes on", arm="m")])
+    for k in range(8):
+        at = T0 + k * 3 * DAY
+        run.step(
+            assignments=[
+                an_assignment(f"{k}-{u}" + 30 * "x", at, f"{u}", experiment=f"e{k}") for u in range(200)
+            ]
+        )
+        run.step(impressions=[an_impression(f"{k}", at + 3 * DAY, "stays")])
+    assert len(run.engine._store.a["arena"]) == 16_384  # of two experiments; eight have brought 56,000 bytes
+    run.step(assignments=[an_assignment("l" * 40, T0, "stays", experiment="goes on", arm="l")])
+    assert run.total("goes on", "m")["mixed_users"] == 1
+    run.step(assignments=[an_assignment("n" * 40, T0, "stays", experiment="goes on", arm="n")])
+    assert run.total("goes on", "n")["mixed_users"] == 1
