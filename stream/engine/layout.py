@@ -1,7 +1,7 @@
 """What the state is made of: row layouts, counters and the arrays that kernels receive.
 
-Bytes per entry, index slots included: remembered id 12 + 16, impression 72 + 16, interaction 70 + 16 when it waits,
-user 24 + 16, user in an experiment 138 + the length of the assignment's event_id (64 more with declared metrics).
+Bytes per entry, index slots included: remembered id 12 + 16, impression 64 + 16, interaction 70 + 16 when it waits,
+user 24 + 16, user in an experiment 136 + the length of the assignment's event_id (64 more with declared metrics).
 """
 
 from typing import Any
