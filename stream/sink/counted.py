@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from stream.contracts.definitions import Definitions
 from stream.engine.moments import MOMENTS
@@ -31,6 +31,12 @@ class Which:
 
     condition: str = "experiment != ''"
     parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, names: Collection[str]) -> Self:
+        """Those with these names, a parameter each: the owner of an embedded database takes no arrays."""
+        parameters = {f"name_{k}": name for k, name in enumerate(names)}
+        return cls(f"experiment IN ({', '.join(f'{{{key}:String}}' for key in parameters)})", parameters)
 
 
 def reading(db: Database) -> Reading:
@@ -64,7 +70,7 @@ def counted(db: Database, names: Collection[str] | None = None, *, slices: bool 
     chosen = sorted(versions(db) if names is None else names)
     if not chosen:
         return []
-    which = Which() if names is None else Which("experiment IN {names:Array(String)}", {"names": chosen})
+    which = Which() if names is None else Which.of(chosen)
     sums, cohorts = _by_experiment(_sums(db, which, slices)), _by_experiment(_cohorts(db, which, slices))
     troubles, since_ms = _by_experiment(_troubles(db, which)), _since(db, which)
     return [

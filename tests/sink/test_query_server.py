@@ -14,6 +14,7 @@ from stream.local.database import open_database
 from stream.local.query_server import QueryServer
 from stream.sink import queries
 from stream.sink.connect import connect
+from stream.sink.counted import counted
 from stream.sink.writer import Writer
 from tests.sink.conftest import fill
 from tests.sink.makers import a_total, an_emission
@@ -87,3 +88,10 @@ def test_a_database_without_our_tables_is_a_sentence(tmp_path: Path) -> None:
         open_database(tmp_path)
     with pytest.raises(ConfigurationError, match="There is no database in"):
         open_database(tmp_path / "nowhere")
+
+
+def test_sums_of_experiments_with_any_name_are_read_through_the_owner(
+    server: QueryServer, tmp_path: Path
+) -> None:
+    with open_database(tmp_path) as db:
+        assert [found.experiment for found in counted(db, ["exp", "it's"])] == ["exp", "it's"]
