@@ -7,7 +7,7 @@ from numba import njit
 from stream.contracts.limits import EARLY_MS
 from stream.engine.credit import (
     EVERY,
-    count_trouble,
+    count_orphan,
     credit_impression,
     credit_interaction,
 )
@@ -36,7 +36,6 @@ from stream.engine.layout import (
     OTHER_USER,
     OUTSIDE,
     OUTSIDE_WINDOW,
-    T_ORPHANED,
     WAITING,
     WATCH_USED,
     WINDOW,
@@ -112,8 +111,7 @@ def recredit(t, link, impression):
 def orphan(t, link, reason):
     """Give up to credit an interaction that waited."""
     set_credit(t, link, reason)
-    p = link & (t.ints.shape[0] - 1)
-    count_trouble(t, np.int64(t.ints[p].user), t.ints[p].at, T_ORPHANED)
+    count_orphan(t, link & (t.ints.shape[0] - 1))
 
 
 @njit
@@ -318,7 +316,7 @@ def apply_interactions(
             credit = ATTRIBUTED if source != 0 else WAITING
         t.ints[p].credit = credit
         if credit != ATTRIBUTED and credit != WAITING:
-            count_trouble(t, u, at[i], T_ORPHANED)
+            count_orphan(t, p)
         show(t, p, source)
         if outside == 0:
             t.ledger[ledger_rows[i], L_CREDIT + credit] += 1

@@ -25,6 +25,7 @@ from stream.engine.layout import (
     MIXED,
     PANE_MS,
     SCRATCH,
+    T_ORPHANED,
     TOUCHED,
     TROUBLES,
     UNKNOWN_TROUBLED,
@@ -303,6 +304,13 @@ def credit_held(t, user, only, sign):
 
 
 @njit
+def count_orphan(t, p):
+    """Count the interaction at place p as orphaned if it is a click or a conversion: others need no impression."""
+    if t.ints[p].kind != 0:
+        count_trouble(t, np.int64(t.ints[p].user), t.ints[p].at, T_ORPHANED)
+
+
+@njit
 def count_trouble(t, user, at, kind):
     """Count an event that counts for nothing at the arms its user is in, as far as known now."""
     a = np.int64(t.users[user].assigned)
@@ -312,6 +320,8 @@ def count_trouble(t, user, at, kind):
     while a >= 0:
         e = t.assigned[a].experiment
         hit, first, a = group_of(t, a, at)
+        if hit < 0 and kind == T_ORPHANED:
+            continue  # counts for nothing, credited or not
         arm = t.assigned[first if hit < 0 else hit].ea % MAX_ARMS
         t.troubles[e, arm * TROUBLES + kind] += 1
         t.troubled[e] = 1

@@ -129,6 +129,8 @@ class Oracle:
             if self.assignments[user, e]:
                 known = True
                 arms = [a["arm"] for a in self._ordered(user, e) if a["at"] <= event["at"]]
+                if kind == "orphaned" and not arms:
+                    continue
                 as_of = self.d.experiment(e).policy == Policy.AS_OF and arms
                 self.troubles[e, arms[-1] if as_of else self._earliest(user, e)["arm"]][kind] += 1
         if not known:
@@ -136,7 +138,8 @@ class Oracle:
 
     def _orphan(self, held: Held, reason: str) -> None:
         held.credit = reason
-        self._trouble(held.event, "orphaned")
+        if held.event["kind"] in ("click", *self.d.conversion_kinds):
+            self._trouble(held.event, "orphaned")
 
     def _experiments(self) -> set[str]:
         return {e for _, e in self.assignments}
