@@ -35,6 +35,8 @@ from stream.errors import ConfigurationError, Rejected, Unavailable
 
 log = logging.getLogger(__name__)
 
+FLUSH_GRACE_SECONDS = 30.0
+
 At = datetime | str | int  # what an event's `at` may be written as
 
 BATCH_BYTES = 256 * 1024  # per partition; a request carries one batch of each partition
@@ -303,8 +305,11 @@ class Producer:
     def flush(self, timeout_seconds: float | None = None) -> None:
         """Wait until every event so far is acknowledged or has failed.
 
-        Raises NotDelivered for those that failed and Unavailable when `timeout_seconds` pass first.
+        Raises NotDelivered for those that failed and Unavailable when `timeout_seconds` pass first (None: half a minute
+        more than `delivery_timeout_seconds`, after which nothing can be on its way).
         """
+        if timeout_seconds is None:
+            timeout_seconds = self._delivery_timeout_seconds + FLUSH_GRACE_SECONDS
         try:
             self._kafka.flush(timeout_seconds)
         except KafkaTimeoutError as error:
