@@ -1,6 +1,7 @@
-"""`make bench`: events per second, CPU and memory of the worker, next to the floor and to plain Faust."""
+"""`make bench`: events per second, CPU and memory of the worker, next to the floor, plain Faust and other peers."""
 
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.clickhouse_peer import run_clickhouse
 from benchmarks.oracle import expected_of
 from benchmarks.runs import Run, run_faust, run_floor, run_worker
 from benchmarks.services import Services, services
@@ -15,6 +17,10 @@ from benchmarks.workload import make_workload
 from tests.services.tools import ServiceMissing
 
 WARM_UP_SCALE = 0.002
+LABELS = {
+    "plain_faust": "plain Faust",
+    "clickhouse": "ClickHouse: Kafka engine, raw tables, one query",
+}
 terminal = Console(stderr=True)
 
 
@@ -25,12 +31,17 @@ class Report:
     workers: int
     ours: Run
     floor: Run
-    faust: Run | None
+    peers: Mapping[str, Run]  # by name, in the order of the table
 
     @property
     def exact(self) -> bool:
         """Whether every pane, arm and outcome of the worker is the oracle's."""
         return not self.ours.wrong
+
+    @property
+    def wrong(self) -> list[str]:
+        """One sentence for each difference, the peers' among them."""
+        return [*self.ours.wrong, *(sentence for peer in self.peers.values() for sentence in peer.wrong)]
 
     def to_json(self) -> dict[str, Any]:
         """The figures by name; ratios are of CPU per event."""
@@ -43,15 +54,17 @@ class Report:
             "cpu_us_per_event": round(own, 3),
             "peak_rss_mb": round(self.ours.cost.peak_rss_mb),
             "ratio_to_floor": round(own / self.floor.cpu_us_per_event, 2),
-            "ratio_to_plain_faust": round(self.faust.cpu_us_per_event / own, 1) if self.faust else None,
+            "ratio_to_plain_faust": None,
+            **{
+                f"ratio_to_{name}": round(peer.cpu_us_per_event / own, 1) for name, peer in self.peers.items()
+            },
         }
 
     def to_table(self) -> Table:
         """The runs side by side."""
         table = Table("run", "events", "events/s", "CPU us/event", "peak RSS MB", "result")
         rows = [("fetch and drop (aiokafka)", self.floor, "-"), (self._label, self.ours, None)]
-        if self.faust:
-            rows.append(("plain Faust", self.faust, None))
+        rows += [(LABELS[name], peer, None) for name, peer in self.peers.items()]
         for label, run, result in rows:
             table.add_row(
                 label,
@@ -71,27 +84,35 @@ class Report:
 @click.command()
 @click.option("--scale", default=0.25, show_default=True, help="1.0 is 2.4 million events.")
 @click.option("--workers", default=1, show_default=True, help="Worker processes.")
-@click.option("--peer", type=click.Choice(["faust", "none"]), default="faust", show_default=True)
-@click.option("--peer-scale", default=0.02, show_default=True, help="The peer's own, for it is slow.")
+@click.option(
+    "--peer",
+    "peers",
+    type=click.Choice(["faust", "clickhouse", "none"]),
+    multiple=True,
+    help="Also measure this peer; again for another. Plain Faust always is, unless it is `none`.",
+)
+@click.option("--peer-scale", default=0.02, show_default=True, help="Plain Faust's own, for it is slow.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-def main(scale: float, workers: int, peer: str, peer_scale: float, as_json: bool) -> None:
+def main(scale: float, workers: int, peers: tuple[str, ...], peer_scale: float, as_json: bool) -> None:
     """Measure the worker on real Kafka and ClickHouse and check its results against an oracle."""
     try:
         with services() as running:
-            report = _measure(running, scale, workers, peer_scale if peer == "faust" else None)
+            faust = {} if "none" in peers else {"plain_faust": _measure_faust(running, peer_scale)}
+            report = _measure(running, scale, workers, faust, peers)
     except ServiceMissing as why:
         raise click.ClickException(f"The benchmark needs real services: {why}.") from None
     if as_json:
         click.echo(json.dumps(report.to_json()))
     else:
         Console().print(report.to_table())
-    for sentence in report.ours.wrong[:20]:
+    for sentence in report.wrong[:20]:
         terminal.print(f"wrong: {sentence}", highlight=False)
     raise SystemExit(0 if report.exact else 1)
 
 
-def _measure(running: Services, scale: float, workers: int, peer_scale: float | None) -> Report:
-    faust = _measure_faust(running, peer_scale) if peer_scale is not None else None
+def _measure(
+    running: Services, scale: float, workers: int, measured: Mapping[str, Run], wanted: Collection[str]
+) -> Report:
     with terminal.status("warming up: one small run, so that every kernel is compiled"):
         small = make_workload(WARM_UP_SCALE)
         running.load(small, "warm")
@@ -105,7 +126,11 @@ def _measure(running: Services, scale: float, workers: int, peer_scale: float | 
         floor = run_floor(running, "bench", expected.events)
     with terminal.status(f"counting {expected.events:,} events"):
         ours = run_worker(running, "bench", expected, workers=workers)
-    return Report(workers, ours, floor, faust)
+    peers = dict(measured)
+    if "clickhouse" in wanted:
+        with terminal.status(f"ClickHouse counts {expected.events:,} events"):
+            peers["clickhouse"] = run_clickhouse(running, "bench", expected)
+    return Report(workers, ours, floor, peers)
 
 
 def _measure_faust(running: Services, scale: float) -> Run:

@@ -35,6 +35,16 @@ def expected_of(workload: Workload) -> Expected:
     return Expected(len(workload.records), workload.duplicates, dict(panes), arms)
 
 
+def impression_cells(expected: Expected) -> dict[tuple[str, ...], int]:
+    """What peers count: (column, experiment, arm, pane_start_ms) of the columns that belong to impressions."""
+    return {
+        (column, experiment, arm, str(pane_start_ms)): count
+        for (experiment, arm, pane_start_ms), counts in expected.panes.items()
+        for column, count in counts.items()
+        if column.endswith("impressions")
+    }
+
+
 def _amounts(workload: Workload) -> Iterator[tuple[str, str, int, int]]:
     """(column, user, time, amount) of everything that counts."""
     impressions = {impression.impression_id: impression for impression in workload.impressions}

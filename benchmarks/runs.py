@@ -17,7 +17,7 @@ from clickhouse_connect.driver.client import Client
 
 from benchmarks.check import consumed_of, differences
 from benchmarks.meter import Cost, sample
-from benchmarks.oracle import Expected
+from benchmarks.oracle import Expected, impression_cells
 from benchmarks.services import Services
 from tests.services.process import free_port
 
@@ -91,7 +91,7 @@ def run_faust(services: Services, name: str, expected: Expected) -> Run:
         subprocess.run(command, check=True, stdout=log, stderr=log, timeout=PATIENCE_SECONDS)
     answer = json.loads(result.read_text())
     found = {tuple(key.split("|")): count for key, count in answer["counts"].items()}
-    wrong = () if found == _impression_cells(expected) else ("The peer's counts are wrong.",)
+    wrong = () if found == impression_cells(expected) else ("The peer's counts are wrong.",)
     return Run(expected.events, Cost(**answer["cost"]), wrong)
 
 
@@ -169,12 +169,3 @@ def _await_results(client: Client, expected: Expected, processes: Sequence[_Proc
     while (wrong := differences(client, expected)) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
     return wrong
-
-
-def _impression_cells(expected: Expected) -> dict[tuple[str, ...], int]:
-    return {
-        (column, experiment, arm, str(pane_start_ms)): count
-        for (experiment, arm, pane_start_ms), counts in expected.panes.items()
-        for column, count in counts.items()
-        if column.endswith("impressions")
-    }

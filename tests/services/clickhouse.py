@@ -7,6 +7,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,13 +41,15 @@ USERS = """\
 class ClickHouseServer:
     """One server on free ports of the loopback (HTTP and native), with a user and a password.
 
-    Its data lives in `folder` (default: a temporary one) across restarts. Raises
-    ServiceMissing where it cannot run.
+    Its data lives in `folder` (default: a temporary one) across restarts. `options` are further words of its
+    command. Raises ServiceMissing where it cannot run.
     """
 
     user, password = USER, PASSWORD
 
-    def __init__(self, folder: Path | None = None, *, port: int | None = None) -> None:
+    def __init__(
+        self, folder: Path | None = None, *, port: int | None = None, options: Sequence[str] = ()
+    ) -> None:
         self._temporary = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="clickhouse-"))
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -54,14 +57,15 @@ class ClickHouseServer:
         config = self.folder / "config.xml"
         config.write_text(CONFIG.format(folder=self.folder))
         (self.folder / "users.xml").write_text(USERS.format(user=USER, password=PASSWORD))
-        options = [
+        arguments = [
             f"--config-file={config}",
             f"--path={self.folder}/data",
             f"--http_port={self.http_port}",
             f"--tcp_port={self.native_port}",
             "--listen_host=127.0.0.1",
+            *options,
         ]
-        child = [sys.executable, clickhouse_child.__file__, str(clickhouse_library()), *options]
+        child = [sys.executable, clickhouse_child.__file__, str(clickhouse_library()), *arguments]
         self.process = ServerProcess(child, answers=self._answers, log=self.folder / "clickhouse.log")
 
     def __enter__(self) -> "ClickHouseServer":
