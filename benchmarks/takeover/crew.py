@@ -31,7 +31,11 @@ class Member:
 
     def start(self) -> None:
         """Begin to run."""
-        own = {"LIFTSTREAM_WEB_PORT": str(self.port), "LIFTSTREAM_STAY_IN_GROUP": str(self.stays_in_group)}
+        own = {
+            "LIFTSTREAM_WEB_PORT": str(self.port),
+            "LIFTSTREAM_STAY_IN_GROUP": str(self.stays_in_group),
+            "PYTHONDONTWRITEBYTECODE": "",  # an installed package has its byte code
+        }
         with self.log.open("ab") as out:
             self.child = subprocess.Popen(
                 [sys.executable, "-m", "stream.cli", "worker"],

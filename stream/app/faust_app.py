@@ -11,6 +11,7 @@ from typing import Any, cast
 import faust
 from aiokafka.errors import KafkaError
 from faust.exceptions import FaustError
+from faust.tables import TableManager
 from faust.types import TP
 from faust.types import Message as Received
 from mode import Service
@@ -44,6 +45,13 @@ class AsBytes(faust.Schema):  # type: ignore[misc]
         return cast(bytes | None, message.value)
 
 
+class NoTables(TableManager):  # type: ignore[misc]
+    """Faust's keeper of its tables; we have none."""
+
+    async def sleep(self, *_: Any, **__: Any) -> None:
+        """Faust sleeps a second at the start, for tables still to be declared: a restart would wait for it."""
+
+
 def make_app(settings: Settings) -> faust.App:
     """A Faust app without agents.
 
@@ -54,6 +62,7 @@ def make_app(settings: Settings) -> faust.App:
     return faust.App(
         settings.group,
         **faust_settings(settings.broker, instance=f"{socket.gethostname()}-{port}"),
+        TableManager=NoTables,
         web_enabled=True,
         web_bind=settings.web_host,
         web_port=port,
