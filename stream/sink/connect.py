@@ -3,8 +3,8 @@
 import logging
 import re
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -59,22 +59,28 @@ class Connection:
 
         Raises Unavailable when ClickHouse stops answering meanwhile, ConfigurationError when it refuses.
         """
+        with self._words(), closing(self.client()) as client:
+            return what(client)
+
+    def read_only_client(self) -> Client:
+        """A new client that cannot change anything. Raises as `ask` does."""
+        with self._words():
+            client = self.client()
+            if client.query("SELECT getSetting('readonly')").result_rows[0][0] == 0:
+                client.set_client_setting("readonly", "1")
+            return client
+
+    @contextmanager
+    def _words(self) -> Iterator[None]:
+        """The driver's errors as ours."""
         try:
-            with closing(self.client()) as client:
-                return what(client)
+            yield
         except OperationalError as error:
             raise Unavailable(
                 f"ClickHouse at {self.where} stopped answering: check that it runs and try again."
             ) from error
         except DatabaseError as error:
             raise ConfigurationError(f"ClickHouse at {self.where} refuses: {brief(error)}") from error
-
-    def read_only_client(self) -> Client:
-        """A new client that cannot change anything."""
-        client = self.client()
-        if client.query("SELECT getSetting('readonly')").result_rows[0][0] == 0:
-            client.set_client_setting("readonly", "1")
-        return client
 
     def close(self) -> None:
         """Close an embedded database and let go of its directory; a server's clients are closed by their users."""

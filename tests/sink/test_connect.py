@@ -49,6 +49,8 @@ def test_a_server_that_goes_away_in_the_middle_is_one_sentence(tmp_path: Path) -
         server.kill()
         with pytest.raises(Unavailable, match="stopped answering: check that it runs"):
             connection.ask(lambda client: client.query("SELECT 1"))
+        with pytest.raises(Unavailable, match="stopped answering: check that it runs"):
+            connection.read_only_client()
         server.start()
         assert connection.ask(lambda client: client.query("SELECT 1").result_rows) == [(1,)]
         with pytest.raises(ConfigurationError, match="refuses: "):
