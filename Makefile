@@ -6,7 +6,7 @@ ARGS ?=
 SEEDS ?= 200
 FIRST ?= 1
 
-.PHONY: demo test lint format bench reaction takeover chaos simulate-faults validity clean help
+.PHONY: demo test lint format bench bench-stages reaction takeover chaos simulate-faults validity clean help
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile
@@ -26,6 +26,9 @@ lint: .venv/.installed ## Ruff, mypy, import layers
 format: .venv/.installed ## Format and fix what can be fixed
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+bench-stages: .venv/.installed ## CPU per event of each stage of the worker, next to its budget
+	@$(BIN)/pytest benchmarks/stages/bench_stages.py -q --benchmark-columns=min,median,max,rounds $(ARGS)
 
 bench: .venv/.installed ## Events per second through Kafka, worker and ClickHouse, with the result checked
 	@$(BIN)/python -m benchmarks $(ARGS)

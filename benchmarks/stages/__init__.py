@@ -1,0 +1,1 @@
+"""What each stage of a worker may cost per event, and what it does cost."""
