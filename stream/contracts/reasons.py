@@ -35,6 +35,18 @@ class Reason(IntEnum):
         return self.name.lower()
 
 
+# Of records that were not read to their end: their fields are undefined.
+UNREAD = frozenset(
+    {
+        Reason.NULL_VALUE,
+        Reason.BAD_HEADER,
+        Reason.UNKNOWN_SCHEMA,
+        Reason.MALFORMED,
+        Reason.TRAILING_BYTES,
+        Reason.UNREADABLE,
+    }
+)
+
 # What an operator reads beside the code.
 RULES: dict[Reason, str] = {
     Reason.NULL_VALUE: "the record has no value",

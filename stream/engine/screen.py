@@ -6,7 +6,7 @@ import numpy.typing as npt
 from numba import njit
 
 from stream.contracts.limits import FUTURE_MS
-from stream.contracts.reasons import Reason, status_of
+from stream.contracts.reasons import UNREAD, Reason, status_of
 from stream.engine.batch import I64, NULL
 from stream.engine.credit import count_trouble
 from stream.engine.index import find, home, pair_find, pair_put, slot_of, tag_of
@@ -36,7 +36,7 @@ AHEAD = 24
 SKEW_MS = 3_600_000  # a Kafka record time further ahead of the planner's clock is not believed
 FUTURE = status_of(Reason.FUTURE_TIMESTAMP, 1)
 USER_ID = 2  # its place in the FIELDS of every topic
-_BROKEN_RULES = [int(reason) for reason in Reason if reason >= Reason.INVALID_UTF8]
+_BROKEN_RULES = [int(reason) for reason in Reason if reason not in UNREAD]
 
 HOUR_MS = 3_600_000
 

@@ -1,6 +1,7 @@
 """Outcomes: every record has exactly one; poison hurts no neighbour; dead letters say what and why."""
 
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,9 +9,9 @@ import pytest
 from stream.contracts.avro import encode
 from stream.contracts.limits import MAX_PAYLOAD_BYTES
 from stream.contracts.models import MODELS
-from stream.contracts.reasons import RULES, Reason
+from stream.contracts.reasons import RULES, UNREAD, Reason
 from stream.contracts.topics import Topic
-from stream.engine.batch import UNREADABLE
+from stream.engine.batch import TEXT_SHIFT, UNREADABLE
 from stream.intake.decode import columns_of, decode
 from tests.engine.makers import (
     DAY,
@@ -168,6 +169,21 @@ def test_records_of_a_batch_that_cannot_be_unpacked_are_rejected() -> None:
     batch = decode(Topic.IMPRESSIONS, columns, PROGRAMS[Topic.IMPRESSIONS], partition=0, partitions=1)
     run.execute({Topic.IMPRESSIONS: [batch]}, T0, (True, True, True))
     assert run.dead_letters() == [("impressions", 5, "unreadable", ""), ("impressions", 6, "unreadable", "")]
+
+
+@pytest.mark.parametrize("reason", sorted(UNREAD), ids=lambda reason: reason.word)
+def test_what_lies_in_the_fields_of_a_record_that_was_not_read_changes_nothing(reason: Reason) -> None:
+    def put_out(text_length: int) -> dict[str, Any]:
+        run = Run()
+        run.step(assignments=[an_assignment(user_id="u1")])
+        columns = columns_of([b"u1"], np.array([5]), np.array([T0]))
+        batch = decode(Topic.IMPRESSIONS, columns, PROGRAMS[Topic.IMPRESSIONS], partition=0, partitions=1)
+        batch.status[:] = reason
+        batch.fields[:] = columns.value_pos[0] << TEXT_SHIFT | text_length
+        run.execute({Topic.IMPRESSIONS: [batch]}, T0, (True, True, True))
+        return run.rows
+
+    assert put_out(len("u1")) == put_out(len("u"))
 
 
 def test_dead_letters_of_no_value_and_of_no_header_have_no_schema() -> None:
