@@ -64,17 +64,23 @@ def run_worker(services: Services, name: str, expected: Expected, *, workers: in
     folder = services.folder / name
     folder.mkdir()
     environment = services.environment(name)
-    subprocess.run([*LIFTSTREAM, "migrate"], env=environment, check=True, stdout=sys.stderr)
+    migrate(environment)
     with ExitStack() as stack:
         client = stack.enter_context(services.client(name))
         processes = [
-            stack.enter_context(_worker(environment, folder / f"worker{i}.log")) for i in range(workers)
+            stack.enter_context(running_worker(environment, folder / f"worker{i}.log"))
+            for i in range(workers)
         ]
         while not any(process.has_begun for process in processes):
             _watch(processes, pause=START_POLL_SECONDS)
         wrong = _await_results(client, expected, processes)
         costs = [process.cost() for process in processes if process.has_begun]
         return Run(expected.events, _together(costs), tuple(wrong))
+
+
+def migrate(environment: dict[str, str]) -> None:
+    """Make the tables of a worker's database."""
+    subprocess.run([*LIFTSTREAM, "migrate"], env=environment, check=True, stdout=sys.stderr)
 
 
 def run_faust(services: Services, name: str, expected: Expected) -> Run:
@@ -95,7 +101,7 @@ def run_faust(services: Services, name: str, expected: Expected) -> Run:
     return Run(expected.events, Cost(**answer["cost"]), wrong)
 
 
-class _Process:
+class RunningWorker:
     """A running worker. has_begun: it has taken over a partition, and thus begun to fetch."""
 
     def __init__(self, child: subprocess.Popen[bytes], port: int, log: Path) -> None:
@@ -127,13 +133,14 @@ class _Process:
 
 
 @contextmanager
-def _worker(environment: dict[str, str], log: Path) -> Iterator[_Process]:
+def running_worker(environment: dict[str, str], log: Path) -> Iterator[RunningWorker]:
+    """A worker as a process, until the end of the block."""
     port = free_port()
     settings = environment | {"LIFTSTREAM_WEB_PORT": str(port)}
     with log.open("wb") as out:
         child = subprocess.Popen([*LIFTSTREAM, "worker"], env=settings, stdout=out, stderr=out)
     try:
-        yield _Process(child, port, log)
+        yield RunningWorker(child, port, log)
     finally:
         child.terminate()
         try:
@@ -143,7 +150,7 @@ def _worker(environment: dict[str, str], log: Path) -> Iterator[_Process]:
             child.wait()
 
 
-def _watch(processes: Sequence[_Process], *, pause: float) -> None:
+def _watch(processes: Sequence[RunningWorker], *, pause: float) -> None:
     for process in processes:
         process.watch()
     time.sleep(pause)
@@ -158,7 +165,7 @@ def _together(costs: Sequence[Cost]) -> Cost:
     )
 
 
-def _await_results(client: Client, expected: Expected, processes: Sequence[_Process]) -> list[str]:
+def _await_results(client: Client, expected: Expected, processes: Sequence[RunningWorker]) -> list[str]:
     """Wait until all events are in the ledger and the views are right; what is wrong if they do not become so."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while consumed_of(client) < expected.events:

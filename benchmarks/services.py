@@ -27,9 +27,13 @@ class Services:
         self._kafka = kafka
         self._clickhouse = clickhouse
 
+    def create_topics(self, name: str) -> None:
+        """Create the input topics `<name>.*`."""
+        self._kafka.create_topics(*(f"{name}.{topic.word}" for topic in Topic), partitions=PARTITIONS)
+
     def load(self, workload: Workload, name: str) -> None:
         """Create the input topics `<name>.*` and fill them."""
-        self._kafka.create_topics(*(f"{name}.{topic.word}" for topic in Topic), partitions=PARTITIONS)
+        self.create_topics(name)
         send(workload, self.bootstrap, f"{name}.")
 
     def environment(self, name: str) -> dict[str, str]:

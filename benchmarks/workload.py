@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import fastavro
 from confluent_kafka import Producer
@@ -84,35 +84,59 @@ def make_workload(scale: float) -> Workload:
 
 def send(workload: Workload, bootstrap: str, prefix: str) -> None:
     """Produce every record to the topics of this prefix; raises RuntimeError when one is not delivered."""
-    names = {topic: prefix + topic.word for topic in Topic}
-    failures: list[str] = []
-    producer = Producer(
-        {
-            "bootstrap.servers": bootstrap,
-            "partitioner": "murmur2_random",
-            "linger.ms": 20,
-            "batch.size": 500_000,
-            "queue.buffering.max.messages": 400_000,
-            "enable.idempotence": True,
-            "log_level": 3,  # a broker that has just started is slow to give a producer id
-            "on_delivery": lambda error, _: failures.append(str(error)) if error else None,
-        }
-    )
-    for number, record in enumerate(workload.records):
-        while not _is_queued(producer, names[record.topic], record):
-            producer.poll(0.05)
-        if number % 4096 == 0:
-            producer.poll(0)
-    if producer.flush(60) or failures:
-        raise RuntimeError(f"not all records were delivered: {failures[:3]}")
+    with Sender(bootstrap, prefix) as sender:
+        for record in workload.records:
+            sender.send(record)
 
 
-def _is_queued(producer: Producer, name: str, record: Record) -> bool:
-    try:
-        producer.produce(name, record.value, record.key, timestamp=record.arrival_ms)
-    except BufferError:
-        return False
-    return True
+class Sender:
+    """A producer of the three topics of a prefix; at the end of the block all is delivered, or RuntimeError says so."""
+
+    def __init__(self, bootstrap: str, prefix: str, *, linger_ms: int = 20) -> None:
+        self._names = {topic: prefix + topic.word for topic in Topic}
+        self._failures: list[str] = []
+        failures = self._failures  # the producer must not hold this object: it ends when nobody holds it
+        self._sent = 0
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "partitioner": "murmur2_random",
+                "linger.ms": linger_ms,
+                "batch.size": 500_000,
+                "queue.buffering.max.messages": 400_000,
+                "enable.idempotence": True,
+                "log_level": 3,  # a broker that has just started is slow to give a producer id
+                "on_delivery": lambda error, _: failures.append(str(error)) if error else None,
+            }
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *why: object) -> None:
+        if kind is None and (self._producer.flush(60) or self._failures):
+            raise RuntimeError(f"not all records were delivered: {self._failures[:3]}")
+
+    def send(self, record: Record) -> None:
+        """Queue one record."""
+        while not self._is_queued(record):
+            self._producer.poll(0.05)
+        self._sent += 1
+        if self._sent % 4096 == 0:
+            self._producer.poll(0)
+
+    def poll(self) -> None:
+        """Hear what was delivered."""
+        self._producer.poll(0)
+
+    def _is_queued(self, record: Record) -> bool:
+        try:
+            self._producer.produce(
+                self._names[record.topic], record.value, record.key, timestamp=record.arrival_ms
+            )
+        except BufferError:
+            return False
+        return True
 
 
 class _Encoder:
