@@ -11,7 +11,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.services.kafka import KafkaServer
+from tests.services.process import free_port
+
 SECONDS = 240  # a cold machine compiles the kernels first
+
+
+def worker_settings(
+    kafka: KafkaServer, clickhouse_url: str, folder: Path, unique: str, **more: str
+) -> dict[str, str]:
+    """What a quick worker of a test's own is given: topics, a group, a port and checkpoints in `folder`."""
+    return {
+        "broker": f"kafka://{kafka.bootstrap}",
+        "clickhouse_url": clickhouse_url,
+        "checkpoints": str(folder / "checkpoints"),
+        "topic_prefix": f"{unique}.",
+        "topic_partitions": "2",
+        "group": unique,
+        "web_port": str(free_port()),
+        "step_seconds": "0.2",
+        **more,
+    }
 
 
 class WorkerProcess:

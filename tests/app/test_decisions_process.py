@@ -12,11 +12,10 @@ from confluent_kafka import Consumer
 from stream.local.database import open_database
 from stream.producer import Producer
 from stream.sink.queries import Database
-from tests.app.process import WorkerProcess, ask
+from tests.app.process import WorkerProcess, ask, worker_settings
 from tests.decisions.receiver import SECRET, ReceiverServer
 from tests.services.clickhouse import ClickHouseServer
 from tests.services.kafka import KafkaServer
-from tests.services.process import free_port
 
 RANKER = """
 control = "old"
@@ -38,19 +37,10 @@ def settings(
 ) -> dict[str, str]:
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "ranker.toml").write_text(RANKER)
-    return {
-        "broker": f"kafka://{kafka.bootstrap}",
-        "clickhouse_url": clickhouse_server.url_of(unique),
-        "checkpoints": str(tmp_path / "checkpoints"),
-        "topic_prefix": f"{unique}.",
-        "topic_partitions": "2",
-        "group": unique,
-        "web_port": str(free_port()),
-        "step_seconds": "0.2",
-        "armed": "true",
-        "webhook_secret": SECRET,
-        "flag_file": str(tmp_path / "flags.json"),
-    }
+    return worker_settings(
+        kafka, clickhouse_server.url_of(unique), tmp_path, unique,
+        armed="true", webhook_secret=SECRET, flag_file=str(tmp_path / "flags.json"),
+    )  # fmt: skip
 
 
 @pytest.fixture

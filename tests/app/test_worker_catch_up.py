@@ -13,10 +13,9 @@ from stream.producer import Producer
 from stream.settings import Settings
 from stream.sink.queries import Database, ledger_imbalances
 from stream.topics import create_topics
-from tests.app.test_worker_process import WorkerProcess
+from tests.app.process import WorkerProcess, worker_settings
 from tests.services.clickhouse import ClickHouseServer
 from tests.services.kafka import KafkaServer
-from tests.services.process import free_port
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 USERS, SHOWN, CLICKED = 300, 20_000, 1_000
@@ -27,17 +26,8 @@ EVENTS = USERS + SHOWN + CLICKED
 def settings(
     kafka: KafkaServer, clickhouse_server: ClickHouseServer, unique: str, tmp_path: Path
 ) -> dict[str, str]:
-    return {
-        "broker": f"kafka://{kafka.bootstrap}",
-        "clickhouse_url": clickhouse_server.url_of(unique),
-        "checkpoints": str(tmp_path / "checkpoints"),
-        "topic_prefix": f"{unique}.",
-        "topic_partitions": "2",
-        "group": unique,
-        "web_port": str(free_port()),
-        "step_seconds": "0.2",
-        "allowed_lateness": "2h",
-    }
+    url = clickhouse_server.url_of(unique)
+    return worker_settings(kafka, url, tmp_path, unique, allowed_lateness="2h")
 
 
 @pytest.fixture

@@ -21,10 +21,9 @@ from stream.results.rules import Rules
 from stream.sink.as_json import result_row
 from stream.sink.queries import Database, ledger_imbalances
 from stream.sink.standings import read_standings
-from tests.app.process import WorkerProcess, ask
+from tests.app.process import WorkerProcess, ask, worker_settings
 from tests.services.clickhouse import ClickHouseServer
 from tests.services.kafka import KafkaServer
-from tests.services.process import free_port
 
 USERS = 3_000
 SHOWN = 3
@@ -36,16 +35,7 @@ EVENTS = USERS * (1 + SHOWN) + USERS // 5 + USERS // 10
 def settings(
     kafka: KafkaServer, clickhouse_server: ClickHouseServer, unique: str, tmp_path: Path
 ) -> dict[str, str]:
-    return {
-        "broker": f"kafka://{kafka.bootstrap}",
-        "clickhouse_url": clickhouse_server.url_of(unique),
-        "checkpoints": str(tmp_path / "checkpoints"),
-        "topic_prefix": f"{unique}.",
-        "topic_partitions": "2",
-        "group": unique,
-        "web_port": str(free_port()),
-        "step_seconds": "0.2",
-    }
+    return worker_settings(kafka, clickhouse_server.url_of(unique), tmp_path, unique)
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 from pathlib import Path
 
+from tests.app.process import worker_settings
 from tests.hostile.run import attack
 from tests.services.clickhouse import ClickHouseServer
 from tests.services.kafka import KafkaServer
-from tests.services.process import free_port
 
 RECORDS = 20_000
 
@@ -11,18 +11,9 @@ RECORDS = 20_000
 def test_a_worker_bears_hostile_records_and_counts_the_good_ones_among_them(
     kafka: KafkaServer, clickhouse_server: ClickHouseServer, unique: str, tmp_path: Path
 ) -> None:
-    settings = {
-        "broker": f"kafka://{kafka.bootstrap}",
-        "clickhouse_url": clickhouse_server.url_of(unique),
-        "checkpoints": str(tmp_path / "checkpoints"),
-        "topic_prefix": f"{unique}.",
-        "topic_partitions": "2",
-        "group": unique,
-        "web_port": str(free_port()),
-        "breaker_rows": "1000",
-        "breaker_share": "0.5",
-        "step_seconds": "0.2",
-    }
+    settings = worker_settings(
+        kafka, clickhouse_server.url_of(unique), tmp_path, unique, breaker_rows="1000", breaker_share="0.5"
+    )
     report = attack(settings, tmp_path, hostile=RECORDS, seed=1, bombs=1, minutes=4)
     assert report.wrong == []
     assert report.was_tripped
