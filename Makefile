@@ -14,7 +14,7 @@ help: ## List the targets
 demo: .venv/.installed ## Replay a real sample through an embedded broker, the worker and ClickHouse
 	@$(BIN)/liftstream demo $(ARGS)
 
-test: lint ## Lint, types, layers, and every test, with a real Kafka and ClickHouse where they can be had
+test: lint ## Lint, types, layers, and every test, with a real Kafka, ClickHouse and S3 server where they can be had
 	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 lint: .venv/.installed ## Ruff, mypy, import layers

@@ -9,6 +9,7 @@ import pytest
 
 from tests.services.clickhouse import ClickHouseServer
 from tests.services.kafka import KafkaServer
+from tests.services.s3 import BUCKET, S3Server
 from tests.services.tools import ServiceMissing
 
 hypothesis.settings.register_profile("shared machine", deadline=None)  # a slow minute is no fault of the code
@@ -37,6 +38,25 @@ def clickhouse_server() -> Iterator[ClickHouseServer]:
         _missing("ClickHouse", why)
     with server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server for the whole run; tests use prefixes of their own."""
+    try:
+        server = S3Server(tmp_path_factory.mktemp("s3"))
+    except ServiceMissing as why:
+        _missing("S3", why)
+    with server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, unique: str) -> str:
+    """The URL of an empty place in that server; the environment has what it takes to get there."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{unique}"
 
 
 @pytest.fixture

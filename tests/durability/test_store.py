@@ -9,15 +9,12 @@ from obstore.store import MemoryStore
 from stream.durability.store import ObjectStore, Store, open_store
 from stream.errors import ConfigurationError, Unavailable
 from tests.durability.fakes import DictStore
-from tests.services.s3 import BUCKET
 
 
 @pytest.fixture(params=["dict", "directory", "memory", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "s3":
-        for name, value in request.getfixturevalue("s3").environment.items():
-            monkeypatch.setenv(name, value)
-        return open_store(f"s3://{BUCKET}/{request.node.name}")
+        return open_store(request.getfixturevalue("s3"))
     if request.param == "dict":
         return DictStore()
     if request.param == "directory":

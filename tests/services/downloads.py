@@ -1,4 +1,4 @@
-"""The two things a real service needs on disk, got once into `.services/` of the repository (git-ignored)."""
+"""What the real services need on disk, got once into `.services/` of the repository (git-ignored)."""
 
 import fcntl
 import platform
@@ -7,20 +7,27 @@ import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.services.tools import ServiceMissing, command_for
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parents[1] / ".services"
-KAFKA_VERSION = "4.1.0"  # as in pom.xml
+KAFKA_VERSION = "4.1.0"  # as in kafka.pom.xml
+S3PROXY_VERSION = "4.1.0"  # as in s3proxy.pom.xml
 CLICKHOUSE_PACKAGE = "@chdb/lib-linux-x64-gnu"
 CLICKHOUSE_VERSION = "26.7.3-stable.1"
 
 
 def kafka_jars() -> Path:
     """The folder with the broker's jars; ServiceMissing when they cannot be had."""
-    return _once(FOLDER / f"kafka-{KAFKA_VERSION}", _download_kafka)
+    return _once(FOLDER / f"kafka-{KAFKA_VERSION}", partial(_download_jars, "kafka"))
+
+
+def s3proxy_jars() -> Path:
+    """The folder with the S3 server's jars; ServiceMissing when they cannot be had."""
+    return _once(FOLDER / f"s3proxy-{S3PROXY_VERSION}", partial(_download_jars, "s3proxy"))
 
 
 def clickhouse_library() -> Path:
@@ -30,8 +37,8 @@ def clickhouse_library() -> Path:
     return _once(FOLDER / f"clickhouse-{CLICKHOUSE_VERSION}", _download_clickhouse) / "libchdb.so"
 
 
-def _download_kafka(folder: Path) -> None:
-    shutil.copy(HERE / "pom.xml", folder)
+def _download_jars(service: str, folder: Path) -> None:
+    shutil.copy(HERE / f"{service}.pom.xml", folder / "pom.xml")
     goal = ["-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
     _run([*command_for("mvn", writable=folder), *goal], folder)
 
