@@ -24,16 +24,27 @@ _AT_MS = 1_700_000_000_000
 
 
 def warm_up(definitions: Definitions) -> None:
-    """Decode and count one event of each kind in an engine of its own; compiled kernels are kept on disk."""
+    """Count a few events in an engine of its own and let them go; compiled kernels are kept on disk."""
     log.info("Preparing the kernels; the first start on a machine takes up to a minute.")
     started = time.monotonic()
-    batches = {topic: [_batch(topic, value)] for topic, value in _events().items()}
     engines = Engines(key=bytes(16), partitions=2)
     engine = engines.create(0, definitions)
-    engine.execute(Step(1, _AT_MS, (True, True, True), definitions), batches)
-    digest(batch for taken in batches.values() for batch in taken)
+    # A better impression comes, then one so late that all others leave with the last step.
+    for number, at in enumerate((_AT_MS, _AT_MS + 1, _AT_MS + _held_ms(definitions), None), 1):
+        batches = (
+            {}
+            if at is None
+            else {topic: [_batch(topic, events, at)] for topic, events in _events(at).items()}
+        )
+        engine.execute(Step(number, at or _AT_MS, (True, True, True), definitions), batches)
+        digest(batch for taken in batches.values() for batch in taken)
     engines.load(0, definitions, _saved_and_loaded(engine.export())).live_chunks()
     log.info("The kernels are ready after %.1f s.", time.monotonic() - started)
+
+
+def _held_ms(definitions: Definitions) -> int:
+    """Longer than any event is held."""
+    return 1 + definitions.allowed_lateness_ms + definitions.attribution_window_ms
 
 
 def _saved_and_loaded(export: Export) -> Export:
@@ -45,23 +56,24 @@ def _saved_and_loaded(export: Export) -> Export:
     return Image.load(image.sizes, image.shapes, iter(written))[1]
 
 
-def _events() -> dict[Topic, bytes]:
-    at, user = _AT_MS, "user"
-    assignment = Assignment(event_id="a", at=at, user_id=user, experiment="warm", arm="up")
+def _events(at: int) -> dict[Topic, list[bytes]]:
+    name, user = f"warm {at}", "user"
+    assignment = Assignment(event_id=name, at=at, user_id=user, experiment="warm", arm="up")
     impression = Impression(
-        event_id="b", at=at, user_id=user, impression_id="i", request_id="r", item_id="t", surface="s", position=0,
+        event_id=name, at=at, user_id=user, impression_id=name, request_id="r", item_id="t", surface="s", position=0,
         model="m", model_version="1", score=0.5,
     )  # fmt: skip
-    interaction = Interaction(event_id="c", at=at, user_id=user, impression_id="i", kind="click")
+    named = Interaction(event_id=name, at=at, user_id=user, impression_id=name, kind="click")
+    by_item = Interaction(event_id=f"{name} by item", at=at + 1, user_id=user, item_id="t", kind="click")
     return {
-        Topic.ASSIGNMENTS: encode(Topic.ASSIGNMENTS, assignment),
-        Topic.IMPRESSIONS: encode(Topic.IMPRESSIONS, impression),
-        Topic.INTERACTIONS: encode(Topic.INTERACTIONS, interaction),
+        Topic.ASSIGNMENTS: [encode(Topic.ASSIGNMENTS, assignment)],
+        Topic.IMPRESSIONS: [encode(Topic.IMPRESSIONS, impression)],
+        Topic.INTERACTIONS: [encode(Topic.INTERACTIONS, event) for event in (named, by_item)],
     }
 
 
-def _batch(topic: Topic, value: bytes) -> Batch:
-    columns = columns_of([value], [0], [_AT_MS])
+def _batch(topic: Topic, values: list[bytes], at: int) -> Batch:
+    columns = columns_of(values, list(range(len(values))), [at] * len(values))
     # What is fetched cannot be written to, and kernels are compiled per kind of array.
     columns.buf.setflags(write=False)
     program = Program.of(topic, {newest(topic).schema_id: newest(topic).schema})

@@ -12,7 +12,7 @@ from stream.engine.credit import (
     credit_interaction,
 )
 from stream.engine.index import alive, find, home, next_link, slot_of, still, tag_of
-from stream.engine.items import best_of_item, is_better, item_key, put_item
+from stream.engine.items import best_of_item, is_better, item_key, put_item, unwatch_item, watch_item
 from stream.engine.layout import (
     ALWAYS,
     ATTRIBUTED,
@@ -159,23 +159,17 @@ def chain_length(t, link):
 
 @njit
 def answer_watchers(t, head, impression):
-    """An impression came: settle the interactions that named it, improve those that named its item."""
+    """An impression came: settle the interactions that named it."""
     mask = t.ints.shape[0] - 1
-    i = t.imps[impression & (t.imps.shape[0] - 1)]
     link = head
     while alive(link, t.m[INT_BASE], t.m[INTS]):
         p = link & mask
-        if t.ints[p].refers == BY_IMPRESSION:
-            if t.ints[p].credit == WAITING:
-                said = verdict(t, p, impression)
-                if said == ATTRIBUTED:
-                    recredit(t, link, impression)
-                else:
-                    orphan(t, link, said)
-        elif t.ints[p].user == i.user:
-            delta = t.ints[p].at - i.at
-            if delta >= 0 and delta <= t.m[WINDOW] and improves(t, impression, p):
+        if t.ints[p].credit == WAITING:
+            said = verdict(t, p, impression)
+            if said == ATTRIBUTED:
                 recredit(t, link, impression)
+            else:
+                orphan(t, link, said)
         link = np.int64(t.ints[p].watch)
 
 
@@ -204,13 +198,7 @@ def apply_impressions(t, start, status, users, at, ids, items, combos, latencies
             continue
         u = users[i]
         named = watchers_of(t, ids[i, 0], ids[i, 1])
-        by_item = np.int64(0)
-        if t.m[ITEM_WATCHES] != 0:
-            first, second = item_key(items[i, 0], t.user_keys[u])
-            by_item = watchers_of(t, first, second)
-        waiting = 0
-        if named != 0 or by_item != 0:
-            waiting = chain_length(t, named) + chain_length(t, by_item)
+        waiting = chain_length(t, named) if named != 0 else 0
         arms = assignments_of(t, u)
         if not has_room(t, 1 + 4 * waiting, arms, arms, 2 * waiting):
             return i
@@ -227,7 +215,6 @@ def apply_impressions(t, start, status, users, at, ids, items, combos, latencies
         row.user = u
         row.combo = combos[i]
         row.previous = previous
-        row.same_item = 0
         row.clicks = 0
         row.conversions = 0
         row.hour = hours[i]
@@ -246,8 +233,6 @@ def apply_impressions(t, start, status, users, at, ids, items, combos, latencies
         credit_impression(t, link, 1, 0, 0, EVERY)
         if named != 0:
             answer_watchers(t, named, link)
-        if by_item != 0:
-            answer_watchers(t, by_item, link)
     return n
 
 
@@ -310,7 +295,7 @@ def apply_interactions(
                     source = named
         elif refers[i] == BY_ITEM:
             first, second = item_key(items[i, 0], t.user_keys[u])
-            watch(t, link, first, second)
+            watch_item(t, link, first, second)
             t.m[ITEM_WATCHES] += 1
             source = best_of_item(t, items[i, 0], u, at[i])
             credit = ATTRIBUTED if source != 0 else WAITING
@@ -340,6 +325,7 @@ def orphan_waiting(t, count, unknown):
                 return k
             orphan(t, link, unknown)
         if t.ints[p].refers == BY_ITEM:
+            unwatch_item(t, link)
             t.m[ITEM_WATCHES] -= 1
             t.ints[p].refers = BY_NOTHING
     return count

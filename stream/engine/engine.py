@@ -25,7 +25,8 @@ from stream.engine.emit import USER_DIMENSIONS, Emitter
 from stream.engine.experiments import Experiments
 from stream.engine.export import export_tables, load_tables
 from stream.engine.fold import CODES
-from stream.engine.items import index_items
+from stream.engine.improve import improve_by_item
+from stream.engine.items import drop_items, index_items
 from stream.engine.layout import (
     BY_IMPRESSION,
     BY_ITEM,
@@ -39,6 +40,8 @@ from stream.engine.layout import (
     IMPS,
     INT_BASE,
     INTS,
+    ITEM_WATCHES,
+    ITEMS_ON,
     L_CONSUMED,
     LATE,
     MAX_DIMENSIONS,
@@ -157,6 +160,8 @@ class Engine:
             taken = [batch for batch in batches.get(topic, ()) if len(batch)]
             rows += sum(map(len, taken))
             statuses = [self._take(batch, step) for batch in taken]
+            if topic == Topic.IMPRESSIONS:
+                self._improve(before["impressions"])
             # Not before all are taken: where a step's fetches were cut must not matter.
             for batch, status in zip(taken, statuses, strict=True):
                 self._count_troubles(batch, status)
@@ -190,6 +195,8 @@ class Engine:
             if leaving and ring == "interactions":
                 while orphan_waiting(self._store.tables(), leaving, UNKNOWN_IMPRESSION) < leaving:
                     self._store.room_for_hours(int(self._store.m[NEED_HOURS]))
+            if leaving and ring == "impressions" and self._store.m[ITEMS_ON]:
+                drop_items(self._store.tables(), leaving)
             self._store.forget(base, count, leaving)
 
     def _close_segments(self, before: dict[str, int]) -> None:
@@ -355,6 +362,13 @@ class Engine:
             classes[self._dictionary("kind").code_of(kind)] |= CONVERSION
         return classes
 
+    def _improve(self, first: int) -> None:
+        """Credit interactions by item to better ones of the step's impressions, the ring's rows from `first` on."""
+        row, stop = first, int(self._store.m[IMPS])
+        if self._store.m[ITEM_WATCHES]:
+            while (row := improve_by_item(self._store.tables(), row, stop)) < stop:
+                self._make_room()
+
     def _run(self, kernel: Callable[..., int], status: I64, *columns: Any) -> None:
         """Call a kernel until all rows are done, making the room it asks for in between."""
         row = 0
@@ -367,10 +381,14 @@ class Engine:
             elif row >= len(status):
                 return
             else:
-                m = self._store.m
-                self._store.room_for_cells(int(m[NEED_CELLS]))
-                self._store.room_for_hours(int(m[NEED_HOURS]))
-                self._store.room_for_touched(int(m[NEED_TOUCHED]))
+                self._make_room()
+
+    def _make_room(self) -> None:
+        """Make the room that a kernel asked for."""
+        m = self._store.m
+        self._store.room_for_cells(int(m[NEED_CELLS]))
+        self._store.room_for_hours(int(m[NEED_HOURS]))
+        self._store.room_for_touched(int(m[NEED_TOUCHED]))
 
     # ---- snapshots
 

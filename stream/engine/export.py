@@ -15,6 +15,7 @@ from stream.engine.items import index_items
 from stream.engine.layout import (
     ARENA,
     ASG,
+    BY_IMPRESSION,
     COMBOS,
     IDS,
     IDS_BASE,
@@ -87,7 +88,7 @@ def load_tables(export: Mapping[str, Rows]) -> Store:
     link_users(store.tables())
     if store.m[ITEMS_ON]:
         store.m[ITEMS_USED] = 0
-        store.put(item_slots=np.zeros(power_of_two(slots_for(int(store.m[IMPS]))), np.uint64))
+        store.room_for_item_index()
         index_items(store.tables())
     return store
 
@@ -109,7 +110,9 @@ def _index(store: Store) -> None:
         ("imp", int(m[IMP_BASE]), int(m[IMPS]), IMPS_USED),
         ("int", int(m[INT_BASE]), int(m[INTS]), WATCH_USED),
     ):
-        only = a["ints"]["watches"] != 0 if name == "int" else everyone
+        only = everyone
+        if name == "int":  # those that name an item: index_items
+            only = (a["ints"]["watches"] != 0) & (a["ints"]["refers"] == BY_IMPRESSION)
         size = power_of_two(slots_for(count))
         slots, m[used] = slots_of_rows(a[f"{name}_tags"], a[f"{name}_keys"], only, base, count, size)
         store.put(**{"watch_slots" if name == "int" else f"{name}_slots": slots})

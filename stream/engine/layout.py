@@ -1,7 +1,8 @@
 """What the state is made of: row layouts, counters and the arrays that kernels receive.
 
-Bytes per entry, index slots included: remembered id 12 + 16, impression 64 + 16, interaction 70 + 16 when it waits,
-user 24 + 16, user in an experiment 136 + the length of the assignment's event_id (64 more with declared metrics).
+Bytes per entry, index slots included: remembered id 12 + 16, impression 60 + 16, interaction 70 + 16 when it waits,
+user 24 + 16, user in an experiment 136 + the length of the assignment's event_id (64 more with declared metrics). Where
+interactions name items, an impression has 32 more and an interaction 16 more (`items`).
 """
 
 from typing import Any
@@ -21,7 +22,7 @@ MAX_DIMENSIONS = 7
 
 USER = np.dtype([("assigned", "i4"), ("impression", "u4"), ("interaction", "u4")])
 IMPRESSION = np.dtype(
-    [("at", "i8"), ("item", "u8"), ("user", "i4"), ("combo", "i4"), ("previous", "u4"), ("same_item", "u4"),
+    [("at", "i8"), ("item", "u8"), ("user", "i4"), ("combo", "i4"), ("previous", "u4"),
      ("clicks", "i4"), ("conversions", "i4"), ("hour", "i4"), ("latency", "i4"), ("outside", "i4")]
 )  # fmt: skip
 INTERACTION = np.dtype(
@@ -29,6 +30,7 @@ INTERACTION = np.dtype(
      ("previous", "u4"), ("watch", "u4"), ("hour", "i4"), ("currency", "i2"), ("word", "i2"), ("kind", "i1"),
      ("credit", "i1"), ("refers", "i1"), ("outside", "i1"), ("watches", "i2")]
 )  # fmt: skip
+NODE = np.dtype([("at", "i8"), ("left", "u4"), ("right", "u4")])  # of a tree, beside a row of a ring
 # One row per user and experiment; under as_of one per assignment, newest first, sums in the `own` row of the arm.
 # early_*: of interactions before exposed_at, the user's first impression. days, exposed_days: bit n, active on the
 # n-th UTC date after the one of the assignment or of the first impression.
@@ -82,11 +84,13 @@ FIELDS: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
     "imp_tags": (np.dtype("u4"), ()),
     "imp_slots": (np.dtype("u8"), ()),
     "imps": (IMPRESSION, ()),
+    "imp_nodes": (NODE, ()),  # 0 rows until an interaction names an item, as int_nodes
     "item_slots": (np.dtype("u8"), ()),
     "int_keys": (np.dtype("u8"), ()),
     "int_tags": (np.dtype("u4"), ()),
     "watch_slots": (np.dtype("u8"), ()),
     "ints": (INTERACTION, ()),
+    "int_nodes": (NODE, ()),
     "assigned": (ASSIGNED, ()),
     "arena": (np.dtype("u1"), ()),  # event_ids of assignments
     "scratch_keys": (np.dtype("i8"), PAIR),  # arm << 32 | combination, pane

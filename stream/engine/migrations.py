@@ -123,6 +123,17 @@ def _from_2(export: Export) -> Export:
     return kept | {"meta": flat(np.frombuffer(bytearray(json.dumps(meta).encode()), np.uint8))}
 
 
+def _from_3(export: Export) -> Export:
+    """Version 3 kept in each impression a link to the user's impression of the same item that had come before."""
+    meta = json.loads(bytes(export["meta"].joined)) | {"version": 4}
+    imps = Rows(tuple((first, _as(IMPRESSION, part)) for first, part in export[PREFIX + "imps"].parts))
+    return {
+        **export,
+        PREFIX + "imps": imps,
+        "meta": flat(np.frombuffer(bytearray(json.dumps(meta).encode()), np.uint8)),
+    }
+
+
 def _as(dtype: np.dtype[Any], old: Array) -> Array:
     """Rows of another layout, with the fields that both have."""
     new = np.zeros(len(old), dtype)
@@ -208,4 +219,4 @@ def _spread_tags(tags: Array, ints: Array, base: int, count: int) -> None:
             tags[older & mask] = tags[p]
 
 
-UPGRADES: tuple[Callable[[Export], Export], ...] = (_from_1, _from_2)
+UPGRADES: tuple[Callable[[Export], Export], ...] = (_from_1, _from_2, _from_3)

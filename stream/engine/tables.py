@@ -40,6 +40,7 @@ from stream.engine.layout import (
     ITEMS_USED,
     LEDGER,
     LEDGER_COLUMNS,
+    NODE,
     SCRATCH,
     TOUCHED,
     TROUBLES,
@@ -107,21 +108,25 @@ class Store:
 
     def room_for_impressions(self, rows: int) -> None:
         """Make room for so many new impressions."""
-        self._room_in_ring(("imps", "imp_keys", "imp_tags"), IMP_BASE, IMPS, rows)
+        nodes = ["imp_nodes"] if self.m[ITEMS_ON] else []
+        self._room_in_ring(("imps", "imp_keys", "imp_tags", *nodes), IMP_BASE, IMPS, rows)
         base, count = int(self.m[IMP_BASE]), int(self.m[IMPS])
         self._room_in_slots("imp_slots", IMPS_USED, base, count, rows)
         if self.m[ITEMS_ON]:
             self._room_in_slots("item_slots", ITEMS_USED, base, count, rows)
 
     def room_for_item_index(self) -> None:
-        """Make room to index all held impressions by user and item."""
+        """Make room for the indexes by user and item of all held rows."""
+        for nodes, rows in (("imp_nodes", "imps"), ("int_nodes", "ints")):
+            self.put(**{nodes: np.zeros(len(self.a[rows]), NODE)})
         self._room_in_slots(
             "item_slots", ITEMS_USED, int(self.m[IMP_BASE]), int(self.m[IMPS]), int(self.m[IMPS])
         )
 
     def room_for_interactions(self, rows: int) -> None:
         """Make room for so many new interactions."""
-        self._room_in_ring(("ints", "int_keys", "int_tags"), INT_BASE, INTS, rows)
+        nodes = ["int_nodes"] if self.m[ITEMS_ON] else []
+        self._room_in_ring(("ints", "int_keys", "int_tags", *nodes), INT_BASE, INTS, rows)
         self._room_in_slots("watch_slots", WATCH_USED, int(self.m[INT_BASE]), int(self.m[INTS]), rows)
 
     def room_for_assignments(self, rows: int, id_bytes: int) -> None:
@@ -241,7 +246,9 @@ def _empty() -> dict[str, Array]:
         "m": m,
         "users": users,
         "imps": np.zeros(SMALL, IMPRESSION),
+        "imp_nodes": np.zeros(0, NODE),
         "ints": np.zeros(SMALL, INTERACTION),
+        "int_nodes": np.zeros(0, NODE),
         "assigned": np.zeros(SMALL, ASSIGNED),
         "declared": np.zeros((0, 2 * DECLARED), np.int64),
         "before": np.zeros(SMALL, ASSIGNED),

@@ -17,16 +17,20 @@ from stream.durability.store import open_store
 from stream.durability.surroundings import Owner, Surroundings
 from stream.engine import ENGINE_VERSION
 from stream.engine.migrations import EVENTS_OF_VERSION_2, SUMS_OF_VERSION_2
-from stream.engine.outputs import Chunk, Outputs
+from stream.engine.outputs import TABLES, Chunk, Outputs
 from stream.errors import ConfigurationError
 from tests.durability.fakes import ENGINE_VERSION as OLD
 from tests.durability.fakes import Crash, Database, Doom, FakeReading, FakeReadings, HandClock
 from tests.durability.process import Process, a_log, expected
 from tests.engine.makers import HOUR, KEY, MINUTE, Run, a_batch
-from tests.engine.streams import Given, arrivals, first_definitions, in_steps
+from tests.engine.streams import Given, arrivals, definitions, first_definitions, in_steps
 
 STORED = Path(__file__).parent / "version_1"  # written by engine version 1 after 6 steps of this stream
 RULES = first_definitions(allowed_lateness_ms=30 * MINUTE, attribution_window_ms=45 * MINUTE)
+STORED_3 = (
+    Path(__file__).parent / "version_3"
+)  # the same by engine version 3, with declared metrics and phases
+RULES_3 = definitions(allowed_lateness_ms=30 * MINUTE, attribution_window_ms=45 * MINUTE)
 STEPS = in_steps(arrivals(11, 400, 5 * HOUR, 40 * MINUTE), [40])
 TAKEN = 6
 
@@ -65,8 +69,8 @@ def planned_at(step: Given) -> int:
     return max(at for items in step.values() for _, at in items)
 
 
-def as_text(outputs: Outputs) -> str:
-    tables = {n: {c: np.asarray(v).tolist() for c, v in outputs.tables[n].items()} for n in UNCHANGED}
+def as_text(outputs: Outputs, names: Sequence[str] = UNCHANGED) -> str:
+    tables = {n: {c: np.asarray(v).tolist() for c, v in outputs.tables[n].items()} for n in names}
     return repr((tables, outputs.chunks, outputs.clock_ms, outputs.horizon_ms))
 
 
@@ -94,6 +98,18 @@ def test_an_export_of_version_1_goes_on_as_an_engine_that_never_stopped(folder: 
     for step in STEPS[TAKEN:]:
         assert as_text(take(upgraded, step)) == as_text(take(always, step))
     assert known(upgraded) == known(always)
+
+
+def test_an_export_of_version_3_goes_on_as_an_engine_that_never_stopped() -> None:
+    found = Snapshots(open_store(STORED_3.as_uri()), "g000001/p00000").newest()
+    assert found is not None
+    always, upgraded = Run(RULES_3), Run(RULES_3)
+    for step in STEPS[:TAKEN]:
+        take(always, step)
+    upgraded.engine = Engines(key=KEY, partitions=1).load(0, RULES_3, found[1])
+    upgraded.offsets = always.offsets.copy()
+    for step in STEPS[TAKEN:]:
+        assert as_text(take(upgraded, step), tuple(TABLES)) == as_text(take(always, step), tuple(TABLES))
 
 
 def test_a_partition_stored_by_version_1_is_taken_over_and_stored_in_the_present_format(folder: Path) -> None:
