@@ -190,6 +190,10 @@ def apply_impressions(t, start, status, users, at, ids, items, combos, latencies
             a = np.int64(t.users[users[i + AHEAD // 2]].assigned)
             if a >= 0:
                 prefetch(t.assigned, a)
+        if i + AHEAD // 4 < n and status[i + AHEAD // 4] == 0:
+            a = np.int64(t.users[users[i + AHEAD // 4]].assigned)
+            if a >= 0 and t.assigned[a].next >= 0:
+                prefetch(t.assigned, np.int64(t.assigned[a].next))
         if status[i] != 0:
             continue
         known, slot = find(t.imp_slots, t.imp_keys, t.m[IMP_BASE], t.m[IMPS], ids[i, 0], ids[i, 1])

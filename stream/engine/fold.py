@@ -8,8 +8,9 @@ from stream.contracts.limits import MAX_PHASES
 from stream.engine.index import pair_find, pair_put
 from stream.engine.layout import AS_OF, DAY_MS, EXCLUDED, SCRATCH, TOUCHED
 from stream.engine.moments import MOMENTS, N, add_change, quantities
-from stream.engine.primitives import U64
+from stream.engine.primitives import U64, prefetch
 
+AHEAD = 8
 NO_ROW = np.int64(1) << 40
 RETENTION_DAYS = (1, 7, 30)
 _RETAINED = np.uint32(1 << 1 | 1 << 7 | 1 << 30)
@@ -89,6 +90,8 @@ def fold_users(
     for i in range(start, t.m[TOUCHED]):
         if rows + 2 > keys.shape[0] or cohort_rows + 16 > cohort_keys.shape[0]:
             return i, rows, cohort_rows
+        if i + AHEAD < t.m[TOUCHED]:
+            prefetch(t.assigned, np.int64(t.before_row[i + AHEAD]))
         row = np.int64(t.before_row[i])
         b = t.before[i]
         a = t.assigned[row]
@@ -105,7 +108,7 @@ def fold_users(
         else:
             r, rows = _moved_row(keys, slots, sums, rows, a.ea, a.phase, a.slice)
             add_change(sums, r, old, new)
-        if t.policy[e] == AS_OF:  # rates only
+        if t.policy[e] == AS_OF or _keeps_cohorts(a, b):  # as_of: rates only
             continue
         cohort_rows = _fold_cohorts(
             a, b, row, cohort_slots, cohort_keys, cohorts, cohort_marks, cohort_rows, step
@@ -134,6 +137,24 @@ def _start_of(s, row, exposed):
     if exposed:
         return max(np.int64(s.exposed_at), np.int64(s.at)) // DAY_MS, s.exposed_days & _RETAINED
     return s.at // DAY_MS, s.days & _RETAINED
+
+
+@njit
+def _keeps_cohorts(a, b):
+    """Whether nothing changed that decides about a user's cohorts: nearly always."""
+    return (
+        a.exposed_days == b.exposed_days
+        and a.days == b.days
+        and (a.impressions > 0) == (b.impressions > 0)
+        and a.at == b.at
+        and a.exposed_at == b.exposed_at
+        and a.flags == b.flags
+        and a.ea == b.ea
+        and a.phase == b.phase
+        and a.slice == b.slice
+        and a.own == b.own
+        and b.experiment >= 0
+    )
 
 
 @njit

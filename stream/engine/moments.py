@@ -67,6 +67,7 @@ WITH = np.array(
     [[*row, *[-1] * (max(map(len, _WITH)) - len(row))] for row in _WITH], np.int64
 )  # sums by quantity
 
+SMALL = np.int64(1) << 31  # the difference of two products of smaller numbers fits into one word
 A, E, F = 0, len(AS_ASSIGNED), len(AS_ASSIGNED) + len(AS_EXPOSED)  # where the groups begin
 FORETELLS_NOTHING, FORETELLS_CLICKS, FORETELLS_CONVERSIONS, FORETELLS_REVENUE, FORETELLS_DECLARED = range(5)
 
@@ -135,6 +136,10 @@ def quantities(z, s, own, declared, row, cap, what):
 @njit
 def add_change(sums, row, old, new):
     """Add to a row of sums what follows from a vector's change."""
+    bits = np.int64(0)
+    for q in range(N):
+        bits |= (old[q] ^ (old[q] >> 63)) | (new[q] ^ (new[q] >> 63))
+    small = bits < SMALL
     for q in range(N):
         if old[q] == new[q]:
             continue
@@ -147,5 +152,10 @@ def add_change(sums, row, old, new):
             if b < 0:
                 add128(sums, row, pair, new[a] - old[a])
             elif q == a or old[a] == new[a]:  # once, where both changed
-                add_product128(sums, row, pair, new[a], new[b])
-                add_product128(sums, row, pair, -old[a], old[b])
+                if small:
+                    change = new[a] * new[b] - old[a] * old[b]
+                    if change != 0:
+                        add128(sums, row, pair, change)
+                else:
+                    add_product128(sums, row, pair, new[a], new[b])
+                    add_product128(sums, row, pair, -old[a], old[b])

@@ -15,6 +15,7 @@ U64 = np.uint64
 I64 = np.int64
 U0, U1, U7, U8, U32, U63, U64BITS = U64(0), U64(1), U64(7), U64(8), U64(32), U64(63), U64(64)
 LOW32 = U64(0xFFFFFFFF)
+CACHE_LINE = 64  # bytes
 
 
 @intrinsic
@@ -31,7 +32,7 @@ def load64(typingctx: Any, arr: Any, at: Any) -> Any:
 
 @intrinsic
 def prefetch(typingctx: Any, arr: Any, at: Any) -> Any:
-    """Hint that arr[at] (one-dimensional, any item type) will be read soon."""
+    """Hint that arr[at] (one-dimensional, any item type, whole rows) will be read soon."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         dtype = signature.args[0].dtype
@@ -49,7 +50,9 @@ def prefetch(typingctx: Any, arr: Any, at: Any) -> Any:
         hint = builder.module.globals.get(name) or ir.Function(
             builder.module, ir.FunctionType(ir.VoidType(), [i8p, i32, i32, i32]), name
         )
-        builder.call(hint, [byte, ir.Constant(i32, 0), ir.Constant(i32, 3), ir.Constant(i32, 1)])
+        for line in range(0, size, CACHE_LINE):
+            there = builder.gep(byte, [ir.Constant(ir.IntType(64), line)])
+            builder.call(hint, [there, ir.Constant(i32, 0), ir.Constant(i32, 3), ir.Constant(i32, 1)])
         return context.get_dummy_value()
 
     return types.void(arr, types.int64), build
