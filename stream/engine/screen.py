@@ -30,9 +30,11 @@ from stream.engine.layout import (
     USERS_USED,
 )
 from stream.engine.ledger import restate
-from stream.engine.primitives import U0, U64, hash128, mix, prefetch
+from stream.engine.primitives import U0, U1, U64, hash128, load64, mix, prefetch
 
 AHEAD = 24
+LATELY = 256  # texts of a column kept at hand
+ODD = U64(0x9E3779B97F4A7C15)
 SKEW_MS = 3_600_000  # a Kafka record time further ahead of the planner's clock is not believed
 FUTURE = status_of(Reason.FUTURE_TIMESTAMP, 1)
 USER_ID = 2  # its place in the FIELDS of every topic
@@ -131,6 +133,8 @@ def dedupe(t, ids, status, topic):
 
 def is_readable(status: I64) -> npt.NDArray[np.bool_]:
     """Which rejected rows have a user_id: those that were decoded whole and broke a rule elsewhere."""
+    if not (status > 0).any():
+        return np.zeros(len(status), np.bool_)
     reasons, fields = status & 255, (status >> 8) - 1
     readable: npt.NDArray[np.bool_] = (status > 0) & np.isin(reasons, _BROKEN_RULES) & (fields != USER_ID)
     return readable
@@ -150,16 +154,31 @@ def count_troubles(t, ids, at, kind):
             t.m[UNKNOWN_TROUBLED] = 1
 
 
+@njit
+def short_text(buf, pos, length):
+    """A text of at most 16 bytes as two words, zeros behind it."""
+    first = load64(buf, pos)
+    second = load64(buf, pos + 8)
+    if length < 8:
+        first &= (U1 << U64(8 * length)) - U1
+        second = U0
+    elif length < 16:
+        second &= (U1 << U64(8 * (length - 8))) - U1
+    return first, second
+
+
 @njit(cache=True, nogil=True)
 def encode_names(buf, packed, status, key, slots, keys, count, limit, codes, fresh):
     """Codes of a text column of few values; new ones are added while there are fewer than `limit`.
 
     Null is 0, a value beyond the limit 1. `fresh` receives the rows that brought a new value; returns how many.
+    Texts of this column that were met lately and are short are compared whole instead of hashed.
     """
-    n = packed.shape[0]
+    met = np.zeros((LATELY, 2), np.uint64)
+    met_codes = np.zeros(LATELY, np.int64)
+    met_lengths = np.full(LATELY, -1, np.int64)
     k = 0
-    last_at = np.int64(-1)
-    for i in range(n):
+    for i in range(packed.shape[0]):
         if status[i] != 0:
             continue
         x = packed[i]
@@ -168,18 +187,14 @@ def encode_names(buf, packed, status, key, slots, keys, count, limit, codes, fre
             continue
         pos = x >> 20
         length = x & 0xFFFFF
-        if last_at >= 0:
-            y = packed[last_at]
-            if y != NULL and (y & 0xFFFFF) == length:
-                q = y >> 20
-                same = True
-                for j in range(length):
-                    if buf[pos + j] != buf[q + j]:
-                        same = False
-                        break
-                if same:
-                    codes[i] = codes[last_at]
-                    continue
+        place = np.int64(0)
+        one, two = U0, U0
+        if length <= 16:
+            one, two = short_text(buf, pos, length)
+            place = np.int64(mix(one ^ (two * ODD)) & U64(LATELY - 1))
+            if met_lengths[place] == length and met[place, 0] == one and met[place, 1] == two:
+                codes[i] = met_codes[place]
+                continue
         first, second = hash128(buf, pos, length, key[0], key[1])
         link, slot = find(slots, keys, 1, count + k, first, second)
         if link == 0:
@@ -192,7 +207,11 @@ def encode_names(buf, packed, status, key, slots, keys, count, limit, codes, fre
             fresh[k] = i
             k += 1
         codes[i] = link - 1
-        last_at = np.int64(i)
+        if length <= 16:
+            met[place, 0] = one
+            met[place, 1] = two
+            met_lengths[place] = length
+            met_codes[place] = link - 1
     return k
 
 
