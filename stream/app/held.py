@@ -15,7 +15,7 @@ from stream.engine.batch import Batch
 from stream.engine.outputs import Tally
 from stream.intake.transport import Fetched
 
-ENOUGH_ROWS = 20_000  # queued in a partition: take a step at once
+ENOUGH_ROWS = 50_000  # queued in a partition: take a step at once
 TURN_SECONDS = 0.5  # for one partition before the next one has its turn
 
 

@@ -1,5 +1,6 @@
 """`liftstream worker` from its start to its exit code."""
 
+import gc
 import logging
 import os
 import socket
@@ -59,6 +60,7 @@ from stream.topics import create_topics
 
 log = logging.getLogger(__name__)
 
+GC_ALLOCATIONS = 10_000  # objects made since, before the youngest are looked through
 CLOSE_SECONDS = 2.0  # for rows that no snapshot waits for
 
 _CHATTY = ("faust", "mode", "aiokafka", "aiohttp.access")
@@ -166,6 +168,7 @@ def _run(
         owner.writer, settings.group, deployment.id, deployment.generation,
     )  # fmt: skip
     watchdog = Watchdog(lambda: health.stalls(share=1.0))
+    spare_the_collector()
     try:
         return _verdict(worker, run_app(app, stopping, lambda: _last_code(worker)))
     finally:
@@ -229,6 +232,12 @@ def _claim(connection: Connection, store: Store, deployment: Deployment, partiti
             has_written=lambda: any(of_partition.newest_step() for of_partition in snapshots),
         )
     )
+
+
+def spare_the_collector() -> None:
+    """Let the garbage collector pass over what the start has made, which stays: it went through all of it often."""
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS)
 
 
 def newest_generation(connection: Connection) -> int:
