@@ -12,6 +12,7 @@ from numba import njit
 from stream.contracts.limits import MAX_ARMS, MAX_PHASES
 from stream.engine.index import alive, pair_find, pair_put
 from stream.engine.layout import (
+    ALWAYS,
     AS_OF,
     CLICK,
     CONVERSION,
@@ -45,6 +46,7 @@ def touch(t, row):
         t.before_row[k] = row
         if t.declared.shape[0] > row:
             t.before_declared[k] = t.declared[row]
+        t.exposing[k].at = ALWAYS
         t.m[TOUCHED] = k + 1
         t.assigned[row].touched = k + 1
 
@@ -55,6 +57,7 @@ def touch_new(t, row):
     k = t.m[TOUCHED]
     t.before[k].experiment = NO_EXPERIMENT
     t.before_row[k] = row
+    t.exposing[k].at = ALWAYS
     t.m[TOUCHED] = k + 1
     t.assigned[row].touched = k + 1
 
@@ -155,33 +158,53 @@ def credit_impression(t, link, dy, dx, dc, only):
             row.timed += dy
             row.latency += dy * latency
         if dy > 0 and at < row.exposed_at and t.policy[e] != AS_OF:
-            # With one experiment all held interactions are out of the sums: the caller puts them in afterwards.
-            expose(t, user, own, at, only == EVERY)
+            if only == EVERY:
+                note_exposure(t, user, row.touched - 1, at)
+            else:  # all held interactions are out of the sums: the caller puts them in afterwards
+                expose(t, own, at)
 
 
 @njit
-def expose(t, user, row, at, restate):
-    """An impression before all known ones: the exposure starts there, and what was early may be no longer."""
+def note_exposure(t, user, k, at):
+    """An impression before all known ones, of the k-th of the touched rows: `expose_users` does the rest."""
+    t.exposing[k].at = min(t.exposing[k].at, at)
+    t.exposing[k].user = user
+
+
+@njit
+def expose(t, row, at):
+    """The exposure starts at an impression before all known ones: the time when it started until now."""
     s = t.assigned[row]
     old = np.int64(s.exposed_at)
     s.exposed_at = at
     earlier = old // DAY_MS - at // DAY_MS
     s.exposed_days = (np.int64(s.exposed_days) << earlier) & 0xFFFFFFFF if earlier < 32 else np.int64(0)
-    if not restate:
-        return
+    return old
+
+
+@njit
+def restate_early(t, user, row, old):
+    """The exposure starts sooner than it did: held interactions since then were early and are no longer."""
+    s = t.assigned[row]
     mask = t.ints.shape[0] - 1
     q = np.int64(t.users[user].interaction)
     while alive(q, t.m[INT_BASE], t.m[INTS]) and t.ints[q & mask].user == user:
         p = q & mask
-        note_active(t, row, t.ints[p].at)
-        if (
-            at <= t.ints[p].at
-            and t.ints[p].at < old
-            and counts_in(t, p, s.experiment)
-            and s.at <= t.ints[p].at
-        ):
+        at = t.ints[p].at
+        note_active(t, row, at)
+        if s.exposed_at <= at and at < old and counts_in(t, p, s.experiment) and s.at <= at:
             add_early(t, row, p, -1)
         q = np.int64(t.ints[p].previous)
+
+
+@njit(cache=True, nogil=True)
+def expose_users(t):
+    """Let the exposures start that the step's impressions moved: once for all of them, as it walks what is held."""
+    for k in range(t.m[TOUCHED]):
+        if t.exposing[k].at < ALWAYS:
+            row = np.int64(t.before_row[k])
+            restate_early(t, np.int64(t.exposing[k].user), row, expose(t, row, t.exposing[k].at))
+            t.exposing[k].at = ALWAYS
 
 
 @njit

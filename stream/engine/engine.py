@@ -21,6 +21,7 @@ from stream.engine.attribute import (
     orphan_waiting,
 )
 from stream.engine.batch import NULL, TEXT_MASK, TEXT_SHIFT, Batch
+from stream.engine.credit import expose_users
 from stream.engine.emit import USER_DIMENSIONS, Emitter
 from stream.engine.experiments import Experiments
 from stream.engine.export import export_tables, load_tables
@@ -161,6 +162,7 @@ class Engine:
             rows += sum(map(len, taken))
             statuses = [self._take(batch, step) for batch in taken]
             if topic == Topic.IMPRESSIONS:
+                expose_users(self._store.tables())
                 self._improve(before["impressions"])
             # Not before all are taken: where a step's fetches were cut must not matter.
             for batch, status in zip(taken, statuses, strict=True):

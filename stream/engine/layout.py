@@ -42,6 +42,7 @@ ASSIGNED = np.dtype(
      ("mixed_events", "i4"), ("before", "i4"), ("foreign", "i4"), ("days", "u4"), ("exposed_days", "u4"),
      ("id_len", "i4"), ("experiment", "i2"), ("phase", "i1"), ("flags", "i1")]
 )  # fmt: skip
+EXPOSURE = np.dtype([("at", "i8"), ("user", "i8")])
 DECLARED = MAX_METRICS  # quantities of declared metrics, by experiment
 
 MIXED, EXCLUDED, EARLIEST = 1, 2, 4  # flags of an ASSIGNED row
@@ -103,6 +104,10 @@ FIELDS: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
     "before": (ASSIGNED, ()),  # rows of `assigned` as they were before the step
     "before_declared": (np.dtype("i8"), (2 * DECLARED,)),
     "before_row": (np.dtype("i4"), ()),  # where they stand
+    "exposing": (
+        EXPOSURE,
+        (),
+    ),  # beside `before`: the first impression that came in the step, if before all known ones
     "combo_keys": (np.dtype("i8"), PAIR),  # eight codes of 16 bits
     "combo_slots": (np.dtype("i4"), ()),
     "combo_surface": (np.dtype("i4"), ()),

@@ -26,6 +26,7 @@ from stream.engine.layout import (
     ASSIGNED,
     COMBOS,
     DECLARED,
+    EXPOSURE,
     IDS,
     IDS_BASE,
     IDS_USED,
@@ -151,7 +152,12 @@ class Store:
         """Make room for so many more assignments changed in this step."""
         need = int(self.m[TOUCHED]) + rows
         if need > len(self.a["before"]):
-            names = ("before", "before_row", *(["before_declared"] if len(self.a["declared"]) else []))
+            names = (
+                "before",
+                "before_row",
+                "exposing",
+                *(["before_declared"] if len(self.a["declared"]) else []),
+            )
             self.put(**{name: grown(self.a[name], power_of_two(need)) for name in names})
 
     def room_for_combos(self, rows: int) -> None:
@@ -254,6 +260,7 @@ def _empty() -> dict[str, Array]:
         "before": np.zeros(SMALL, ASSIGNED),
         "before_declared": np.zeros((0, 2 * DECLARED), np.int64),
         "before_row": np.zeros(SMALL, np.int32),
+        "exposing": np.zeros(SMALL, EXPOSURE),
         "arena": np.zeros(SMALL, np.uint8),
         "scratch": np.zeros((SMALL, 6), np.int64),
         "ledger": np.zeros((SMALL, LEDGER_COLUMNS), np.int64),
