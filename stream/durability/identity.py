@@ -1,14 +1,13 @@
 """Which deployment a checkpoint store belongs to, so that state never meets another broker's offsets."""
 
-import json
 import secrets
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from stream.contracts.topics import Topic
 from stream.durability.journal import NEW_GENERATION
+from stream.durability.seal import sealed, unsealed
 from stream.durability.store import Store
 from stream.errors import DamagedStore
 
@@ -48,14 +47,12 @@ class Deployment:
 
     def to_json(self) -> bytes:
         """The stored form."""
-        return json.dumps(
-            {"format": FORMAT, **asdict(self), "hash_key": self.hash_key.hex()}, indent=1
-        ).encode()
+        return sealed({"format": FORMAT, **asdict(self), "hash_key": self.hash_key.hex()})
 
     @classmethod
     def from_json(cls, data: bytes) -> "Deployment":
         """Read the stored form; raises ValueError, KeyError or TypeError for anything else."""
-        fields: dict[str, Any] = json.loads(data)
+        fields = unsealed(data)
         if fields.pop("format") != FORMAT:
             raise ValueError("unknown format")
         cluster = fields.pop("cluster")

@@ -4,7 +4,7 @@ Pieces are applied in the order of their numbers, and the newest one that has a 
 stored is out of date, or there are too many pieces, the live blocks of the poorest pieces are written once more.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -147,11 +147,20 @@ class Image:
             self.pieces = dict(enumerate(self.pieces.values()))
             self._last = len(self.pieces)
 
-    def forget(self, number: int) -> None:
-        """A piece is lost: its blocks are unsaved."""
-        self.pieces.pop(number, None)
+    def forget(self, pieces: Collection[Piece]) -> None:
+        """These pieces are not to be relied on: their blocks are unsaved."""
+        numbers = [number for number, piece in self.pieces.items() if piece in pieces]
+        self._unsave(numbers)
+        for number in numbers:
+            del self.pieces[number]
+
+    def _unsave(self, numbers: Collection[int]) -> None:
+        if not numbers:
+            return
+        is_left = np.zeros(self._last + 2, np.bool_)
+        is_left[list(numbers)] = True
         for span in self._all_spans():
-            span.owners[span.owners == number] = UNSAVED
+            span.owners[is_left[span.owners]] = UNSAVED
 
     def _compared(self, name: str, rows: Rows) -> _Table:
         shape = Shape.of(name, rows)
@@ -181,11 +190,7 @@ class Image:
             if number not in poor:
                 poor.add(number)
                 stored -= self.pieces[number].bytes - int(live[number])
-        if poor:
-            is_poor = np.zeros(len(live), np.bool_)
-            is_poor[list(poor)] = True
-            for span in self._all_spans():
-                span.owners[is_poor[span.owners]] = UNSAVED
+        self._unsave(poor)
 
     def _live_bytes(self) -> npt.NDArray[np.int64]:
         """By number of the piece; the last one counts what is unsaved."""

@@ -4,13 +4,12 @@ Everything a step depends on except the records themselves is in its entry, so w
 the step again with the same outputs.
 """
 
-import json
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from stream.contracts.definitions import Definitions, digest_of
 from stream.contracts.topics import Topic
 from stream.durability.machine import Reading, Readings
+from stream.durability.seal import sealed, unsealed
 from stream.durability.store import Store
 from stream.errors import DamagedStore
 
@@ -50,12 +49,12 @@ class Entry:
 
     def to_json(self) -> bytes:
         """The stored form."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, separators=(",", ":")).encode()
+        return sealed({"format": FORMAT, **asdict(self)})
 
     @classmethod
     def from_json(cls, data: bytes) -> "Entry":
         """Read the stored form; raises ValueError, KeyError or TypeError for anything else."""
-        fields: dict[str, Any] = json.loads(data)
+        fields = unsealed(data)
         if fields.pop("format") != FORMAT:
             raise ValueError("unknown format")
         first, second, third = (Range(**given) for given in fields.pop("ranges"))

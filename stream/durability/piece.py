@@ -1,4 +1,4 @@
-"""A piece: blocks of several tables in one stored object of bounded size."""
+"""A piece: blocks of several tables in one stored object of bounded size, and a second one that is its copy."""
 
 import hashlib
 import json
@@ -22,6 +22,11 @@ class Piece:
     path: str
     bytes: int
     checksum: str  # blake2b
+
+    @property
+    def paths(self) -> tuple[str, str]:
+        """Where the bytes are, and where they are once more."""
+        return self.path, f"{self.path}.copy"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

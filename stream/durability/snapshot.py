@@ -1,13 +1,12 @@
 """Snapshots: the whole state after a step, published once every output up to that step is durable elsewhere.
 
-A snapshot is a manifest that lists pieces; consecutive ones share the pieces of what did not change. Manifests are
-numbered, and each is written with put-if-absent right behind the newest one its writer knows: of two writers one
-wins, and the other shares nothing with what it wrote before. So a manifest lists only pieces that the one before it
-lists, or that were written for its own number, and whatever else was written for decided numbers can be removed at
-any time, however late.
+A snapshot is a manifest that lists pieces. Consecutive ones share the pieces of what did not change, so each piece is
+stored twice: whichever object of the store is damaged, a snapshot can be read. Manifests are numbered, and each is
+written with put-if-absent right behind the newest one its writer knows: of two writers one wins, and the other shares
+nothing with what it wrote before. So a manifest lists only pieces that the one before it lists, or that were written
+for its own number, and whatever else was written for decided numbers can be removed at any time, however late.
 """
 
-import json
 import logging
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from stream.durability import format_1
 from stream.durability.image import Image, Shape, Sizes
 from stream.durability.journal import NEW_GENERATION
 from stream.durability.piece import Blocks, Piece, checksum, pack, unpack
+from stream.durability.seal import sealed, unsealed
 from stream.durability.store import Store
 from stream.engine.rows import Rows
 from stream.errors import DamagedStore
@@ -67,7 +67,7 @@ class Snapshot:
 
     def to_json(self) -> bytes:
         """The stored form."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, separators=(",", ":")).encode()
+        return sealed({"format": FORMAT, **asdict(self)})
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> "Snapshot":
@@ -100,6 +100,7 @@ class Snapshots:
         """Share nothing with what was written before."""
         self._image = Image(self._sizes)
         self._unwritten: deque[tuple[int, list[Blocks]]] = deque()
+        self._uncopied: tuple[Piece, bytes] | None = None
         self._round_bytes = self._sizes.round_bytes
         self._missing_bytes: int | None = None  # after the last round
 
@@ -122,15 +123,20 @@ class Snapshots:
         return False
 
     def write(self, writer: str) -> bool:
-        """Write one piece of what was copied; whether all is written."""
-        if self._unwritten:
+        """Write one object, a piece of what was copied or the last piece once more; whether all is written."""
+        if self._uncopied:
+            piece, data = self._uncopied
+            self._store.put(piece.paths[1], data)
+            self._uncopied = None
+        elif self._unwritten:
             number, blocks = self._unwritten[0]
             data = pack(blocks)
             path = self._create(f"{self._data_folder}/{self._number + 1:0{_DIGITS}d}-{writer}-{number}", data)
             size = sum(item.contents.nbytes for item in blocks)
-            self._image.pieces[number] = Piece(path, size, checksum(data))
+            self._image.pieces[number] = piece = Piece(path, size, checksum(data))
+            self._uncopied = piece, data
             self._unwritten.popleft()
-        return not self._unwritten
+        return not self._unwritten and not self._uncopied
 
     def finish(self, mark: Mark) -> Snapshot:
         """The manifest of the last round's state, unpublished: nobody sees it before `publish`."""
@@ -225,17 +231,34 @@ class Snapshots:
             snapshot = Snapshot.from_fields(fields)
             if fields["format"] == format_1.FORMAT:
                 return snapshot, format_1.load(self._store, fields)
-            self._image, export = Image.load(self._sizes, snapshot.tables, self._contents(snapshot))
+            damaged: set[Piece] = set()
+            self._image, export = Image.load(self._sizes, snapshot.tables, self._contents(snapshot, damaged))
         except (ValueError, KeyError, TypeError) as error:
             raise _Damaged(str(error) or "its manifest cannot be read") from error
+        for piece in damaged:
+            log.warning("%s is missing or changed: its copy is read and written anew.", piece.path)
+        self._image.forget(damaged)
+        self._forget_single(self._store.names(self._data_folder))
         return snapshot, export
 
-    def _contents(self, snapshot: Snapshot) -> Iterator[tuple[Piece, Iterator[Blocks]]]:
+    def _contents(self, snapshot: Snapshot, damaged: set[Piece]) -> Iterator[tuple[Piece, Iterator[Blocks]]]:
+        """What is in the pieces; those that only a copy is left of are added to `damaged`."""
         for piece in snapshot.pieces:
-            data = self._store.get(piece.path)
-            if data is None or checksum(data) != piece.checksum:
-                raise ValueError(f"{piece.path} is missing or changed")
+            for path in piece.paths:
+                data = self._store.get(path)
+                if data is not None and checksum(data) == piece.checksum:
+                    break
+                damaged.add(piece)
+            else:
+                raise ValueError(f"{piece.path} and its copy are missing or changed")
             yield piece, unpack(data)
+
+    def _forget_single(self, stored: list[str]) -> None:
+        """What is not stored twice is written with the next snapshot; earlier versions stored it once."""
+        there = set(stored)
+        self._image.forget(
+            {piece for piece in self._image.pieces.values() if not there.issuperset(piece.paths)}
+        )
 
     def _read(self, number: int) -> Snapshot:
         try:
@@ -249,7 +272,7 @@ class Snapshots:
         if data is None:
             raise _Damaged("it vanished")
         try:
-            fields: dict[str, Any] = json.loads(data)
+            fields = unsealed(data)
             found = fields["format"]
         except (ValueError, KeyError, TypeError) as error:
             raise _Damaged("its manifest cannot be read") from error
@@ -284,11 +307,13 @@ class Snapshots:
         self._store.delete(
             self._path(number) for number in numbers if number < oldest or number in self._damaged
         )
-        listed = {piece.path for snapshot in kept.values() for piece in snapshot.pieces}
+        listed = {path for snapshot in kept.values() for piece in snapshot.pieces for path in piece.paths}
         undecided = f"{self._data_folder}/{numbers[-1] + 1:0{_DIGITS}d}"
-        self._store.delete(
-            path for path in self._store.names(self._data_folder) if path < undecided and path not in listed
-        )
+        stored = self._store.names(self._data_folder)
+        superfluous = [path for path in stored if path < undecided and path not in listed]
+        # Copies first: who is reading must not take a piece for damaged.
+        self._store.delete(reversed(superfluous))
+        self._forget_single(stored)
         return kept[oldest].step
 
     def _numbers(self) -> list[int]:
@@ -304,6 +329,6 @@ class _Damaged(Exception):
 
 def _is_of(manifest: bytes | None, writer: str) -> bool:
     try:
-        return bool(json.loads(manifest or b"")["mark"]["writer"] == writer)
+        return bool(unsealed(manifest or b"")["mark"]["writer"] == writer)
     except (ValueError, KeyError, TypeError):
         return False

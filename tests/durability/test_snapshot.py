@@ -1,13 +1,14 @@
-import json
 import logging
 
 import numpy as np
 import pytest
 
 from stream.durability.image import Sizes
+from stream.durability.seal import sealed, unsealed
 from stream.durability.snapshot import Mark, Snapshot, Snapshots
 from stream.engine.rows import Rows, flat, of_ring
 from stream.errors import DamagedStore
+from tests.durability.damage import Damage, any_damage, damaged, flipped
 from tests.durability.fakes import DictStore
 
 FOLDER = "g000001/p00003"
@@ -92,7 +93,7 @@ def test_every_table_comes_back_as_it_was() -> None:
 def test_the_manifest_reads_back_as_written() -> None:
     snapshots, _ = published()
     snapshot = snapshots.capture(a_mark(), tables())
-    assert Snapshot.from_fields(json.loads(snapshot.to_json())).to_json() == snapshot.to_json()
+    assert Snapshot.from_fields(unsealed(snapshot.to_json())).to_json() == snapshot.to_json()
 
 
 def test_nobody_sees_a_snapshot_before_it_is_published() -> None:
@@ -110,7 +111,7 @@ def test_what_is_written_grows_with_what_changed_and_not_with_the_state() -> Non
     partition.array[:] = np.random.default_rng(1).integers(0, 2**62, 400_000)
     whole = partition.written_by(1)
     few, many = partition.written_by(5, 90_000), partition.written_by(*range(0, 400_000, 8_000))
-    assert few < 2_000 < many < whole / 30
+    assert few < 4_000 < many < whole / 30
     np.testing.assert_array_equal(loaded(partition.store)[1]["numbers"].joined, partition.array)
 
 
@@ -200,16 +201,79 @@ def test_thousands_of_snapshots_cost_no_more_than_the_first() -> None:
 # ---- damage
 
 
+@any_damage
+def test_whichever_object_of_two_snapshots_is_damaged_one_of_them_can_be_read(damage: Damage) -> None:
+    partition, arrays = Partition(DictStore()), {}
+    for place in range(6):
+        partition.change(*range(place * 300, 4_000, 900)).publish()
+        partition.snapshots.collect()
+        arrays[partition.step] = partition.array.copy()
+    older, newer = (
+        set(snapshot.pieces) for snapshot in (partition.snapshots._read(5), loaded(partition.store)[0])
+    )
+    assert older & newer
+    assert older != newer
+    for path in partition.store.objects:
+        snapshot, export = loaded(damaged(partition.store, path, damage))
+        np.testing.assert_array_equal(export["numbers"].joined, arrays[snapshot.step])
+        assert snapshot.step == (5 if path.endswith("snapshot/000000000006") else 6)
+
+
+@any_damage
+def test_a_damaged_piece_is_read_from_its_copy_and_both_are_written_anew(
+    damage: Damage, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = Partition(DictStore()).change(1)
+    first.publish()
+    path = min(first.store.names(f"{FOLDER}/state"))
+    other = Partition(damaged(first.store, path, damage))
+    with caplog.at_level(logging.WARNING):
+        found = other.snapshots.newest()
+    assert f"{path} is missing or changed: its copy" in caplog.text
+    assert found is not None
+    other.array, other.step = found[1]["numbers"].joined, 1
+    assert other.change(2).publish()
+    newest = loaded(other.store)[0]
+    assert path not in [piece.path for piece in newest.pieces]
+    assert 1 < len(newest.pieces) < 2 * len(found[0].pieces)
+
+
+def test_pieces_of_earlier_versions_have_no_copies_and_get_some_with_the_next_snapshot() -> None:
+    first = Partition(DictStore()).change(1)
+    first.publish()
+    first.store.delete([path for path in first.store.objects if path.endswith(".copy")])
+    other = Partition(first.store)
+    found = other.snapshots.newest()
+    assert found is not None
+    other.array, other.step = found[1]["numbers"].joined, 1
+    other.change(2).publish()
+    stored = set(other.store.objects)
+    assert all(stored.issuperset(piece.paths) for piece in loaded(other.store)[0].pieces)
+    np.testing.assert_array_equal(loaded(other.store)[1]["numbers"].joined, other.array)
+
+
+def test_what_somebody_removes_from_the_store_is_there_again_with_the_next_snapshot() -> None:
+    partition = Partition(DictStore())
+    for place in range(3):
+        partition.change(place).publish()
+        partition.snapshots.collect()
+    partition.store.delete(partition.store.names(f"{FOLDER}/state"))
+    partition.snapshots.collect()
+    partition.change(7).publish()
+    np.testing.assert_array_equal(loaded(partition.store)[1]["numbers"].joined, partition.array)
+
+
 @pytest.mark.parametrize("damage", ["manifest", "piece", "missing piece"])
 def test_a_damaged_newest_one_falls_back_and_says_so(damage: str, caplog: pytest.LogCaptureFixture) -> None:
     _, store = published(1, 2)
-    piece = max(path for path in store.objects if "/state/000000000002" in path)
+    pieces = [path for path in store.objects if "/state/000000000002" in path][-2:]  # one and its copy
     if damage == "manifest":
         store.put(f"{FOLDER}/snapshot/000000000002", b"{")
     elif damage == "piece":
-        store.put(piece, store.objects[piece][:-1] + b"?")
+        for path in pieces:
+            store.put(path, flipped(store.objects[path]))
     else:
-        store.delete([piece])
+        store.delete(pieces)
     with caplog.at_level(logging.WARNING):
         snapshot, export = loaded(store)
     assert snapshot.step == 1
@@ -238,7 +302,7 @@ def test_when_all_are_damaged_nothing_is_guessed() -> None:
 def test_another_format_is_refused() -> None:
     snapshots, store = published(1)
     path = f"{FOLDER}/snapshot/000000000001"
-    store.put(path, json.dumps(json.loads(store.objects[path]) | {"format": 99}).encode())
+    store.put(path, sealed(unsealed(store.objects[path]) | {"format": 99}))
     with pytest.raises(DamagedStore, match="format 99"):
         snapshots.newest()
 
@@ -361,6 +425,7 @@ def test_a_process_that_loads_while_its_snapshot_is_collected_loads_a_newer_one(
     assert snapshot.step == 6
     np.testing.assert_array_equal(export["numbers"].joined, partition.array)
     assert "damaged" not in caplog.text
+    assert "missing" not in caplog.text
 
 
 def test_one_alone_is_kept() -> None:

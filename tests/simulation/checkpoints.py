@@ -31,16 +31,14 @@ class SharedStore(DictStore):
             self.steps.setdefault((folder, int(name)), Entry.from_json(data))
         return created
 
-    def rot(self, folder: str, *, with_pieces: bool) -> bool:
-        """Cut what only the newest snapshot needs in half, as a disk may, if there is one before it."""
-        manifests = self.names(f"{folder}/snapshot")
+    def rot(self, folder: str, draw: random.Random) -> bool:
+        """Cut one object of the two newest snapshots in half, as a disk may, if there are two."""
+        manifests = self.names(f"{folder}/snapshot")[-2:]
         if len(manifests) < 2:
             return False
-        before, newest = (
-            {piece.path for piece in Snapshot.from_fields(json.loads(self.objects[path])).pieces}
-            for path in manifests[-2:]
-        )
-        path = min(newest - before) if with_pieces and newest - before else manifests[-1]
+        snapshots = [Snapshot.from_fields(json.loads(self.objects[path])) for path in manifests]
+        pieces = {path for snapshot in snapshots for piece in snapshot.pieces for path in piece.paths}
+        path = draw.choice([*manifests, *sorted(pieces)])
         self._schedule.note(f"{path} rots")
         data = self.objects[path]
         self.objects[path] = data[: len(data) // _HALF]
@@ -57,10 +55,7 @@ class TroubledStore:
 
     def create(self, path: str, data: bytes) -> bool:
         with self._trouble.around(f"create {path}", _away):
-            # A snapshot's pieces are nobody's until its manifest is there: only they may be left torn.
-            if "/state/" in path and self._draw.random() < self._trouble.weather.crash:
-                self._shared.create(path, data[: len(data) // _HALF])
-                self._trouble.crash(f"the middle of {path}")
+            self._tear(path, data)
             return self._shared.create(path, data)
 
     def remember(self, path: str, entry: Entry) -> None:
@@ -69,6 +64,7 @@ class TroubledStore:
 
     def put(self, path: str, data: bytes) -> None:
         with self._trouble.around(f"put {path}", _away):
+            self._tear(path, data)
             self._shared.put(path, data)
 
     def get(self, path: str) -> bytes | None:
@@ -83,6 +79,12 @@ class TroubledStore:
         for path in list(paths):
             with self._trouble.around(f"delete {path}", _away):
                 self._shared.delete([path])
+
+    def _tear(self, path: str, data: bytes) -> None:
+        """Die in the middle of a piece now and then: it is nobody's until its manifest is there."""
+        if "/state/" in path and self._draw.random() < self._trouble.weather.crash:
+            self._shared.create(path, data[: len(data) // _HALF])
+            self._trouble.crash(f"the middle of {path}")
 
 
 def _away() -> Unavailable:

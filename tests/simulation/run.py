@@ -181,8 +181,7 @@ class Simulation:
         self._check_ledger()
         if self.weather.rots and not self._is_calm:
             for folder in [folder for folder in self._sound if self._draw.random() < _ROT]:
-                # What a living owner goes on to share may not rot: its next snapshots would be damaged too.
-                if self.world.store.rot(folder, with_pieces=not self._is_running(folder)):
+                if self.world.store.rot(folder, self._draw):
                     self._sound.remove(folder)
         self.schedule.at(now + _LOOK_MS, self._look)
 
@@ -271,9 +270,6 @@ class Simulation:
         return sorted(partition.number for partition in running) == list(
             range(self.weather.partitions)
         ) and all(map(self._has_counted_all, running))
-
-    def _is_running(self, folder: str) -> bool:
-        return any(folder_of(number) == folder for process in self._alive() for number in process.worker.held)
 
     def _has_counted_all(self, partition: Partition) -> bool:
         if partition.has_replay:
