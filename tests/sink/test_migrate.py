@@ -4,8 +4,12 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from string import Template
+from threading import Event
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from clickhouse_connect.driver.client import Client
 
 from stream.errors import ConfigurationError
 from stream.sink import alone
@@ -56,6 +60,56 @@ def test_the_lock_of_a_process_that_died_is_removed(
     client.command("CREATE TABLE migrating (nothing UInt8) ENGINE = Memory")
     monkeypatch.setattr(alone, "_ABANDONED_SECONDS", 0.5)  # ClickHouse's clock counts whole seconds
     assert migrate(client) == migrations()
+    client.close()
+
+
+class Late:
+    """A client that finds the lock an hour old and then stands still until it is told to go on."""
+
+    def __init__(self, client: Client) -> None:
+        self.command = client.command
+        self.has_looked, self.go_on = Event(), Event()
+        self._client = client
+
+    def query(self, question: str) -> Any:
+        if self.has_looked.is_set():
+            return self._client.query(question)
+        ((holder, _),) = self._client.query(question).result_rows
+        self.has_looked.set()
+        assert self.go_on.wait(60)
+        return SimpleNamespace(result_rows=[(holder, 3_600)])
+
+
+def test_a_lock_that_two_find_abandoned_is_held_by_one_at_a_time(
+    clickhouse_server: ClickHouseServer, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = Event()
+
+    def enter(client: Late) -> None:
+        with alone.alone(client):  # type: ignore[arg-type]
+            inside.set()
+
+    with connect(clickhouse_server.url_of(unique)) as connection, ThreadPoolExecutor(1) as pool:
+        client, late = connection.client(), Late(connection.client())
+        client.command("CREATE TABLE migrating (nothing UInt8) ENGINE = Memory COMMENT 'dead'")
+        monkeypatch.setattr(alone, "_ABANDONED_SECONDS", -1)
+        entering = pool.submit(enter, late)
+        assert late.has_looked.wait(60)
+        with alone.alone(client):
+            monkeypatch.setattr(alone, "_ABANDONED_SECONDS", 30)
+            late.go_on.set()
+            assert not inside.wait(1)
+        entering.result()
+        assert inside.is_set()
+        assert client.query("SHOW TABLES").result_rows == []
+
+
+def test_who_was_taken_for_dead_leaves_the_lock_to_its_successor(empty_connection: Connection) -> None:
+    client = empty_connection.client()
+    with alone.alone(client):
+        client.command("RENAME TABLE migrating TO migrating_slow")
+        client.command("CREATE TABLE migrating (nothing UInt8) ENGINE = Memory COMMENT 'successor'")
+    assert ("migrating",) in client.query("SHOW TABLES").result_rows
     client.close()
 
 
