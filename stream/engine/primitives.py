@@ -120,9 +120,17 @@ def _sip_round(a, b, c, d):
     return a, b, c, d
 
 
-@njit(cache=True, nogil=True)
-def siphash(buf, pos, length, key0, key1, compress, finish):
-    """SipHash-compress-finish with 128 bits out (Aumasson and Bernstein 2012) of buf[pos : pos + length]."""
+@njit
+def _sip_end(a, b, c, d):
+    """The three rounds before a word of the result."""
+    a, b, c, d = _sip_round(a, b, c, d)
+    a, b, c, d = _sip_round(a, b, c, d)
+    return _sip_round(a, b, c, d)
+
+
+@njit
+def hash128(buf, pos, length, key0, key1):
+    """The keyed 128-bit hash of ids: SipHash-1-3 (Aumasson and Bernstein 2012) of buf[pos : pos + length]."""
     a = key0 ^ U64(0x736F6D6570736575)
     b = key1 ^ U64(0x646F72616E646F6D) ^ U64(0xEE)
     c = key0 ^ U64(0x6C7967656E657261)
@@ -130,33 +138,18 @@ def siphash(buf, pos, length, key0, key1, compress, finish):
     end = pos + (length & ~7)
     while pos < end:
         word = load64(buf, pos)
-        d ^= word
-        for _ in range(compress):
-            a, b, c, d = _sip_round(a, b, c, d)
+        a, b, c, d = _sip_round(a, b, c, d ^ word)
         a ^= word
         pos += 8
     rest = length & 7
     word = U64(length & 255) << U64(56)
     if rest > 0:
         word |= load64(buf, pos) & ((U1 << U64(8 * rest)) - U1)
-    d ^= word
-    for _ in range(compress):
-        a, b, c, d = _sip_round(a, b, c, d)
-    a ^= word
-    c ^= U64(0xEE)
-    for _ in range(finish):
-        a, b, c, d = _sip_round(a, b, c, d)
+    a, b, c, d = _sip_round(a, b, c, d ^ word)
+    a, b, c, d = _sip_end(a ^ word, b, c ^ U64(0xEE), d)
     low = a ^ b ^ c ^ d
-    b ^= U64(0xDD)
-    for _ in range(finish):
-        a, b, c, d = _sip_round(a, b, c, d)
+    a, b, c, d = _sip_end(a, b ^ U64(0xDD), c, d)
     return low, a ^ b ^ c ^ d
-
-
-@njit
-def hash128(buf, pos, length, key0, key1):
-    """The keyed 128-bit hash of ids: SipHash-1-3."""
-    return siphash(buf, pos, length, key0, key1, 1, 3)
 
 
 @njit

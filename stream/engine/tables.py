@@ -197,9 +197,8 @@ class Store:
         slots = self.a[name]
         if int(self.m[used]) + rows <= MAX_LOAD * len(slots):
             return
-        slots, live = rebuild(slots, len(slots), base, count)
-        if slots_for(live + rows) > len(slots):
-            slots, live = rebuild(slots, power_of_two(slots_for(live + rows)), base, count)
+        most = min(int(self.m[used]), count)  # of what is live
+        slots, live = rebuild(slots, max(len(slots), power_of_two(slots_for(most + rows))), base, count)
         self.m[used] = live
         self.put(**{name: slots})
 
