@@ -112,8 +112,8 @@ class Health:
         yield from (f"Stalled: {stall}." for stall in self.stalls())
         if (seconds := self._ends.unanswered_seconds) > _UNANSWERED_SECONDS:
             yield f"The broker has not answered for {seconds:.0f} s."
-        if worker.trouble:
-            yield worker.trouble
+        if trouble := worker.trouble:
+            yield trouble
         if (since := writer.unavailable_since) is not None:
             yield (
                 f"ClickHouse cannot be written to for {self._now() - since:.0f} s ({writer.trouble}); "
@@ -139,11 +139,11 @@ class Health:
             )
         if held.pause is Pause.MEMORY_LIMIT:
             yield (
-                f"Partition {number} pauses: its state is {held.partition.machine.nbytes:,} bytes and may be "
+                f"Partition {number} pauses: its state is {held.partition.state_bytes:,} bytes and may be "
                 f"{held.partition.memory_limit:,}: raise memory_limit, or start more workers. Nothing is dropped."
             )
-        if held.breaker.trouble:
-            yield held.breaker.trouble
+        if trouble := held.breaker.trouble:
+            yield trouble
         lag = sum(lag for tp, lag in self.lags().items() if tp.partition == number)
         age = self._now() - held.newest_record_ms / 1000
         if lag and held.newest_record_ms >= 0 and age > self.patience.behind:

@@ -41,7 +41,7 @@ PER_PARTITION: tuple[tuple[str, str, Callable[[Held], float]], ...] = (
         "Bytes of fetches not decoded yet",
         lambda held: sum(feed.nbytes for feed in held.feeds),
     ),
-    ("state_bytes", "Memory of the state", lambda held: held.partition.machine.nbytes),
+    ("state_bytes", "Memory of the state", lambda held: held.partition.state_bytes),
     ("rejected_share", "Of the newest events, the part that was rejected", lambda held: held.breaker.share),
     (
         "breaker_tripped",
@@ -118,7 +118,7 @@ class Metrics(Collector):
         )
         yield _counter("clickhouse_rows", "Rows written", {(): self._m.writer.rows_written})
         yield _counter("store_written_bytes", "Bytes written to the checkpoint store",
-                       {(kind,): n for kind, n in self._m.store.written_bytes.items()}, "kind")  # fmt: skip
+                       {(kind,): n for kind, n in list(self._m.store.written_bytes.items())}, "kind")  # fmt: skip
 
     def _partitions(self) -> Iterator[Metric]:
         held = list(self._m.worker.held.items())

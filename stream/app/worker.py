@@ -227,9 +227,9 @@ class Worker:
     def offsets(self) -> dict[TP, int]:
         """Up to where the running partitions have counted, for lag monitors."""
         return {
-            self._seeking.tp(topic, held.partition.number): held.partition.offsets[topic]
+            self._seeking.tp(topic, held.partition.number): offsets[topic]
             for held in self.held.values()
-            if held.is_running and held.partition.offsets is not None
+            if held.is_running and (offsets := held.partition.offsets) is not None
             for topic in Topic
         }
 

@@ -56,7 +56,8 @@ class Partition:
     """Drives one engine through the journaled steps of one partition number.
 
     Call `recover`, seek the topics to `offsets` (where that is None: to their beginnings) and `start` there;
-    then `offer` what is fetched and `advance` again and again. Not thread-safe.
+    then `offer` what is fetched and `advance` again and again. Not thread-safe, but what it shows of itself (`step`,
+    `clock_ms`, `offsets`, `state_bytes`, `queued_rows`, `has_replay`, `lag`) may be read by other threads meanwhile.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Partition:
     ) -> None:
         self.number = number
         self.memory_limit = _NO_LIMIT  # bytes of state; at it, no further step is planned
+        self.state_bytes = 0  # after the last step; 0 without a state
         self._owner = owner
         self._around = around
         self._pace = pace or Pace()
@@ -89,18 +91,21 @@ class Partition:
     @property
     def step(self) -> int:
         """The last executed step, 0 before the first."""
-        return self._mark.step if self._mark else 0
+        mark = self._mark
+        return mark.step if mark else 0
 
     @property
     def clock_ms(self) -> int:
         """How far event time has come; -1 before the first event."""
-        return self._mark.clock_ms if self._mark else -1
+        mark = self._mark
+        return mark.clock_ms if mark else -1
 
     @property
     def offsets(self) -> Offsets | None:
         """The next offset by topic; None while nothing says where to begin."""
-        if self._mark and self._mark.step:
-            return self._mark.offsets
+        mark = self._mark
+        if mark and mark.step:
+            return mark.offsets
         if first := self._replay.get(1):
             return _offsets(first, "lo")
         return None
@@ -132,6 +137,7 @@ class Partition:
         while entries is None:
             self._confirmed_ms = self._around.clock.uptime_ms()
             entries = self._load_and_read()
+        self.state_bytes = self.machine.nbytes
         self._replay = {}
         self._adopt(*entries)
         if not entries:
@@ -235,7 +241,7 @@ class Partition:
 
     def _choose(self, heads: Sequence[Head], now_ms: int) -> list[int] | Pause:
         max_rows = self._pace.max_rows
-        if self.machine.nbytes >= self.memory_limit:
+        if self.state_bytes >= self.memory_limit:
             # Only what another topic has reached already: it lets the clock catch up, and so the state shrink.
             rows = choose(heads, max_rows, until_ms=max(self.machine.newest_ms))
             return rows if any(rows) else Pause.MEMORY_LIMIT
@@ -271,6 +277,7 @@ class Partition:
         definitions = self._definitions(entry.definitions)
         step = Step(entry.number, entry.planned_at_ms, entry.caught_up, definitions)
         outputs = self.machine.execute(step, batches)
+        self.state_bytes = self.machine.nbytes
         self._mark = replace(
             self._current,
             step=entry.number,
@@ -329,6 +336,7 @@ class Partition:
         log.warning("Partition %d: another worker is ahead; its state will be loaded.", self.number)
         self._is_running = False
         self._machine = self._mark = None
+        self.state_bytes = 0
         self._checkpoints.discard()
         return Pause.MUST_RECOVER
 

@@ -1,6 +1,7 @@
 import asyncio
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from stream.app.outlets import KafkaOutlet, Message
 from stream.app.spread import SECONDS, Spread
 from stream.app.timed import SinkTimes, TimedInserter, TimedStore
 from stream.contracts.versions import Schemas
+from stream.durability.partition import Pause
 from stream.sink.writer import Writer
 from tests.app.fakes import NAMES
 from tests.app.test_health import Judged
@@ -27,25 +29,31 @@ OTHERS = "process_"
 async def measured() -> str:
     """The page of a worker that has done a bit of everything."""
     s = Judged()
+    await s.settle()
+    s.worker.counters.tallies[("impressions", "rejected", "empty")] = 3
+    outlet = KafkaOutlet(Producer().send)
+    outlet.put(0, 1, [Message("t", b"k", b"v")])
+    await outlet.flush()
+    return page_of(s, outlet)
+
+
+def page_of(s: Judged, outlet: KafkaOutlet | None = None) -> str:
+    """A worker's page, when some was written to store and database."""
     store, times = TimedStore(s.store), SinkTimes()
     writer = Writer(
         lambda: TimedInserter(FakeClickHouse(), times.insert_seconds),
         on_latency=times.add_latency,
         interval_seconds=0,
     )
-    outlet = KafkaOutlet(Producer().send)
-    parts = Measured(
-        s.worker, Decoder(Schemas(), partitions=2), writer, outlet, store, s.ends, s.health, times, NAMES
-    )
-    await s.settle()
     store.put("g000001/p00001/state/000000000001-me", b"123")
     store.put("g000001/p00001/snapshot/000000000001", b"12345")
     store.put("g000001/definitions/abc", b"1")
     writer.put(an_emission(1, panes=[a_pane()]))
-    outlet.put(0, 1, [Message("t", b"k", b"v")])
-    await outlet.flush()
     assert writer.drain(10)
-    s.worker.counters.tallies[("impressions", "rejected", "empty")] = 3
+    parts = Measured(
+        s.worker, Decoder(Schemas(), partitions=2), writer, outlet or KafkaOutlet(Producer().send), store, s.ends,
+        s.health, times, NAMES,
+    )  # fmt: skip
     text = Metrics(parts).text()
     writer.close()
     return text
@@ -103,6 +111,20 @@ def test_the_page_counts_what_happened(page: str) -> None:
     assert samples["liftstream_snapshot_seconds_count",] == 1
     assert samples["liftstream_partition_paused", ("partition", "0"), ("reason", "sink_is_full")] == 0
     assert samples["liftstream_ready",] == 1
+
+
+def test_a_partition_that_loses_its_state_in_the_middle_of_a_turn_is_shown_without() -> None:
+    async def scene() -> tuple[str, list[str], dict[Any, int]]:
+        s = Judged()
+        await s.settle()
+        s.held[1].pause = Pause.MEMORY_LIMIT
+        s.held[1].partition._fall_behind()  # the step's thread has not come back yet
+        return page_of(s), s.health.reasons(), s.worker.offsets()
+
+    text, reasons, offsets = asyncio.run(scene())
+    assert 'liftstream_partition_state_bytes{partition="1"} 0.0' in text
+    assert "its state is 0 bytes" in reasons[0]
+    assert {tp.partition for tp in offsets} == {0}
 
 
 def test_a_spread_counts_the_same_one_by_one_and_many_at_once() -> None:
