@@ -6,7 +6,7 @@ ARGS ?=
 SEEDS ?= 200
 FIRST ?= 1
 
-.PHONY: demo test lint format bench bench-stages latency reaction takeover chaos simulate-faults validity clean help
+.PHONY: demo test lint format bench bench-stages latency scale reaction takeover chaos simulate-faults validity clean help
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile
@@ -35,6 +35,9 @@ bench: .venv/.installed ## Events per second through Kafka, worker and ClickHous
 
 latency: .venv/.installed ## Seconds from an event to ClickHouse at 20,000 events a second, next to the budgets
 	@$(BIN)/python -m benchmarks.latency $(ARGS)
+
+scale: .venv/.installed ## CPU per event, memory, pauses and restores from 0.1 to 10 million users; needs 12 GB
+	@$(BIN)/python -m benchmarks.scale $(ARGS)
 
 takeover: .venv/.installed ## Seconds until partitions go on when workers die, freeze, stop, return, come and go
 	@$(BIN)/python -m benchmarks.takeover $(ARGS)

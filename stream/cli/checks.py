@@ -3,25 +3,22 @@
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, requires, version
+from typing import Any
 
+from stream.cli.memory import Load, counted_load, terms, told
+from stream.contracts.topics import Topic
 from stream.durability.store import open_store
 from stream.errors import ConfigurationError, DirectoryInUse, LiftstreamError
+from stream.local.database import open_database
 from stream.settings import Settings
 from stream.sink.connect import connect
 from stream.sink.migrate import migrations
 from stream.topics import disagreements, partition_counts
 
 MAX_SKEW_SECONDS = 60.0  # of the 5 minutes that an event may be ahead of Kafka's clock
-
-# What the state holds of each, in bytes; with the tables' slack.
-REMEMBERED_ID_BYTES = 24
-IMPRESSION_BYTES = 79
-INTERACTION_BYTES = 59
-USER_EXPERIMENT_BYTES = 104
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +35,8 @@ class Finding:
         return not self.advice
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What the memory is computed for: events a second, and pairs of a user and an experiment that runs."""
-
-    impressions_per_second: float
-    interactions_per_second: float
-    user_experiments: int
-
-
-def findings(load: Load) -> Iterator[Finding]:
-    """Everything, in an order in which a later check needs the earlier ones."""
+def findings(said: Mapping[str, Any]) -> Iterator[Finding]:
+    """Everything, in an order in which a later check needs the earlier ones. said: fields of Load that are known."""
     yield check_python()
     yield check_packages()
     try:
@@ -61,7 +49,8 @@ def findings(load: Load) -> Iterator[Finding]:
     yield from _guarded("broker", check_topics, settings)
     yield from _guarded("database", check_database, settings)
     yield from _guarded("checkpoints", check_checkpoints, settings)
-    yield check_memory(settings, load)
+    load = replace(load_so_far(settings) or Load(), **said)
+    yield check_memory(settings, load, settings.topic_partitions)
 
 
 def check_python() -> Finding:
@@ -129,34 +118,31 @@ def check_checkpoints(settings: Settings) -> Iterator[Finding]:
         yield Finding("checkpoints", settings.checkpoints)
 
 
-def check_memory(settings: Settings, load: Load) -> Finding:
+def check_memory(settings: Settings, load: Load, partitions: int) -> Finding:
     """Whether the state of this load fits into the memory limit."""
-    needed = memory_bytes(load, settings.allowed_lateness, settings.attribution_window)
-    found = f"{_gib(needed)} for {load.impressions_per_second:,g} impressions and "
-    found += f"{load.interactions_per_second:,g} interactions a second, {load.user_experiments:,} users in experiments"
+    found = terms(load, settings.allowed_lateness, settings.attribution_window, partitions)
+    needed = sum(term.nbytes for term in found)
+    says = f"{told(found)}; the limit of a worker is {settings.memory_limit / 2**30:.1f} GiB"
     if needed <= settings.memory_limit:
-        return Finding("memory", f"{found}; the limit is {_gib(settings.memory_limit)}")
+        return Finding("memory", says)
     workers = -(-needed // settings.memory_limit)
     return Finding(
         "memory",
-        f"{found}; the limit is {_gib(settings.memory_limit)}",
+        says,
         f"Run {workers} workers on machines of their own, raise memory_limit, or lower allowed_lateness.",
     )
 
 
-def memory_bytes(load: Load, lateness: timedelta, window: timedelta) -> int:
-    """Bytes of state over all partitions: rate times how long it is held times its size.
-
-    Ids and interactions are held for the lateness; impressions until no interaction can be credited to them.
-    """
-    rows = load.impressions_per_second + load.interactions_per_second
-    held = (
-        rows * lateness.total_seconds() * REMEMBERED_ID_BYTES
-        + load.impressions_per_second * (lateness + window).total_seconds() * IMPRESSION_BYTES
-        + load.interactions_per_second * lateness.total_seconds() * INTERACTION_BYTES
-        + load.user_experiments * USER_EXPERIMENT_BYTES
-    )
-    return round(held)
+def load_so_far(settings: Settings) -> Load | None:
+    """What the database has counted, as a load; None when there is none or it does not answer."""
+    try:
+        db = open_database(settings.clickhouse_url)
+    except LiftstreamError:
+        return None
+    try:
+        return counted_load(db, {topic: settings.topic(topic) for topic in Topic})
+    finally:
+        db.close()
 
 
 def _guarded(
@@ -176,7 +162,3 @@ def _is_installed(name: str) -> bool:
     except PackageNotFoundError:
         return False
     return True
-
-
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB"

@@ -4,18 +4,26 @@ import json
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from stream.cli.checks import Load, check_memory, memory_bytes
+from benchmarks.scale.made import START_MS, Crowd, Maker
+from stream.cli.checks import check_memory
+from stream.cli.memory import Load, counted_load, terms, told
+from stream.contracts.definitions import Definitions
+from stream.contracts.topics import Topic
+from stream.engine.engine import Engine, Step
 from stream.local.broker import EmbeddedBroker
 from stream.settings import Settings
 from stream.sink.connect import connect
 from stream.sink.migrate import migrate
+from stream.sink.queries import Database
 from stream.topics import create_topics
 from tests.cli.conftest import Run
 from tests.services.process import free_port
 
 DAY = timedelta(days=1)
+NAMES = {topic: f"rec.{topic.word}" for topic in Topic}
 
 
 @pytest.fixture
@@ -79,12 +87,52 @@ def test_wrong_settings_end_the_visit(run: Run, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_memory_is_rate_times_horizon_times_bytes() -> None:
-    assert memory_bytes(Load(1, 0, 0), DAY, DAY) == 86_400 * (24 + 2 * 79)
-    assert memory_bytes(Load(0, 1, 0), DAY, DAY) == 86_400 * (24 + 59)
-    assert memory_bytes(Load(0, 0, 10), DAY, DAY) == 1_040
+    found = terms(Load(1, 0, 0), DAY, DAY, partitions=1)
+    assert [(term.kind, term.why, term.rows) for term in found[:2]] == [
+        ("ids", "1/s x 24 h", 86_400),
+        ("impressions", "1/s x 48 h", 172_800),
+    ]
+    assert found[0].nbytes == 131_072 * (12 + 8)  # the table doubles, and so does its index
+    assert told(found).startswith("0.0 GiB = ids 1/s x 24 h x 30 B = 0.0 GiB + impressions 1/s x 48 h x ")
+
+
+@pytest.mark.parametrize("rows", [3_000, 30_000, 70_000])
+def test_memory_is_what_an_engine_takes(rows: int) -> None:
+    engine = Engine(key=bytes(16), partition=0, partitions=1, definitions=Definitions())
+    maker = Maker(Crowd(rows, partition=0, partitions=1), at_step_us=100)
+    members = np.array_split(maker.crowd.members(), rows // 1_000)
+    assigned = (maker.assignments(users, b"ranker") for users in members)
+    shown = (maker.shown(len(users)) for users in members)
+    for number, batch in enumerate((*assigned, *shown), 1):
+        step = Step(number, START_MS, (True, True, True), Definitions())
+        engine.execute(step, {batch.topic: [batch]})
+    held = {name: array.nbytes for name, array in engine._store.a.items()}
+    _, impressions, _, users = terms(Load(1, 0, rows), timedelta(seconds=rows), timedelta(0), 1)
+    assert impressions.nbytes == sum(held[name] for name in ("imps", "imp_keys", "imp_tags", "imp_slots"))
+    names = ("users", "user_keys", "user_tags", "user_slots", "assigned", "arena")
+    assert users.nbytes == sum(held[name] for name in names)
+    ids = terms(Load(2, 0, 0), timedelta(seconds=rows), timedelta(0), 1)[0]  # assignments have ids as well
+    assert ids.nbytes == sum(held[name] for name in ("id_keys", "id_tags", "id_slots"))
 
 
 def test_a_load_that_does_not_fit_says_how_many_workers() -> None:
     settings = Settings.load(memory_limit="1GiB")
-    assert "Run 15 workers" in check_memory(settings, Load(1_000, 0, 0)).advice
-    assert check_memory(settings, Load(10, 1, 1_000)).is_ok
+    assert "Run 21 workers" in check_memory(settings, Load(1_000, 0, 0), partitions=4).advice
+    assert check_memory(settings, Load(10, 1, 1_000), partitions=4).is_ok
+
+
+def test_the_load_is_that_of_the_busiest_hour(tmp_path: Path) -> None:
+    with connect(f"chdb://{tmp_path}/counted") as connection:
+        client = connection.client()
+        migrate(client)
+        assert counted_load(Database(client, lambda: None), NAMES) is None
+        client.command("INSERT INTO generations SELECT 1, now64(3), 0")
+        for topic, hour, consumed in (
+            ("rec.impressions", 1, 3_600), ("rec.impressions", 2, 7_200), ("rec.interactions", 2, 360),
+        ):  # fmt: skip
+            client.command(
+                "INSERT INTO ledger_rows (generation, topic, partition, hour, consumed) "
+                f"VALUES (1, '{topic}', 0, '2026-01-01 0{hour}:00:00', {consumed})"
+            )
+        assert counted_load(Database(client, lambda: None), NAMES) == Load(2.0, 0.1, 0)
+        client.close()

@@ -1,0 +1,1 @@
+"""How cost, memory, pauses and restores grow with the state: engines without Kafka."""
