@@ -13,6 +13,7 @@ from benchmarks.clickhouse_peer import run_clickhouse
 from benchmarks.oracle import expected_of
 from benchmarks.runs import Run, run_faust, run_floor, run_worker
 from benchmarks.services import Services, services
+from benchmarks.stages.in_worker import measure_in_worker
 from benchmarks.workload import make_workload
 from tests.services.tools import ServiceMissing
 
@@ -92,13 +93,21 @@ class Report:
     help="Also measure this peer; again for another. Plain Faust always is, unless it is `none`.",
 )
 @click.option("--peer-scale", default=0.02, show_default=True, help="Plain Faust's own, for it is slow.")
+@click.option(
+    "--stages", is_flag=True, help="Also time the worker's stages and threads, in a run of its own."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-def main(scale: float, workers: int, peers: tuple[str, ...], peer_scale: float, as_json: bool) -> None:
+def main(
+    scale: float, workers: int, peers: tuple[str, ...], peer_scale: float, stages: bool, as_json: bool
+) -> None:
     """Measure the worker on real Kafka and ClickHouse and check its results against an oracle."""
     try:
         with services() as running:
             faust = {} if "none" in peers else {"plain_faust": _measure_faust(running, peer_scale)}
             report = _measure(running, scale, workers, faust, peers)
+            if stages:
+                with terminal.status("counting once more, with a clock in every stage"):
+                    terminal.print(measure_in_worker(running, scale))
     except ServiceMissing as why:
         raise click.ClickException(f"The benchmark needs real services: {why}.") from None
     if as_json:

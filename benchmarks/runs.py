@@ -22,6 +22,7 @@ from benchmarks.services import Services
 from tests.services.process import free_port
 
 LIFTSTREAM = (sys.executable, "-m", "stream.cli")
+WORKER = (*LIFTSTREAM, "worker")
 PATIENCE_SECONDS = 900
 SETTLE_SECONDS = 15  # how long the views may take to be right once every event is in the ledger
 POLL_SECONDS = 0.2
@@ -59,7 +60,14 @@ def run_floor(services: Services, name: str, events: int) -> Run:
     return Run(events, min(costs, key=lambda cost: cost.cpu_seconds))
 
 
-def run_worker(services: Services, name: str, expected: Expected, *, workers: int = 1) -> Run:
+def run_worker(
+    services: Services,
+    name: str,
+    expected: Expected,
+    *,
+    workers: int = 1,
+    command: Sequence[str] = WORKER,
+) -> Run:
     """Let real workers count the records, with everything on, until the views are complete."""
     folder = services.folder / name
     folder.mkdir()
@@ -68,7 +76,7 @@ def run_worker(services: Services, name: str, expected: Expected, *, workers: in
     with ExitStack() as stack:
         client = stack.enter_context(services.client(name))
         processes = [
-            stack.enter_context(running_worker(environment, folder / f"worker{i}.log"))
+            stack.enter_context(running_worker(environment, folder / f"worker{i}.log", command))
             for i in range(workers)
         ]
         while not any(process.has_begun for process in processes):
@@ -133,12 +141,14 @@ class RunningWorker:
 
 
 @contextmanager
-def running_worker(environment: dict[str, str], log: Path) -> Iterator[RunningWorker]:
+def running_worker(
+    environment: dict[str, str], log: Path, command: Sequence[str] = WORKER
+) -> Iterator[RunningWorker]:
     """A worker as a process, until the end of the block."""
     port = free_port()
     settings = environment | {"LIFTSTREAM_WEB_PORT": str(port)}
     with log.open("wb") as out:
-        child = subprocess.Popen([*LIFTSTREAM, "worker"], env=settings, stdout=out, stderr=out)
+        child = subprocess.Popen(command, env=settings, stdout=out, stderr=out)
     try:
         yield RunningWorker(child, port, log)
     finally:
