@@ -68,7 +68,7 @@ def terms(load: Load, lateness: timedelta, window: timedelta, partitions: int) -
 
 def _held(kind: str, rate: float, time: timedelta, row_bytes: int, partitions: int) -> Term:
     rows = round(rate * time.total_seconds())
-    why = f"{rate:,g}/s x {time.total_seconds() / 3600:,g} h"
+    why = f"{rate:,.10g}/s x {time.total_seconds() / 3600:,.4g} h"
     return Term(kind, why, rows, table_bytes(rows, row_bytes, partitions))
 
 
