@@ -24,7 +24,8 @@ from stream.contracts.topics import DEFAULT_PREFIX, FIELDS, Topic
 from stream.contracts.versions import newest
 from stream.durability.compatibility import incompatible
 from stream.durability.identity import Cluster, Deployment, InputTopic, open_deployment
-from stream.durability.snapshot import Mark, Snapshots
+from stream.durability.manifest import Mark
+from stream.durability.snapshot import Snapshots
 from stream.durability.store import open_store
 from stream.engine import ENGINE_VERSION
 from stream.engine.batch import Batch

@@ -8,8 +8,8 @@ from faust.types import TP
 
 from stream.app.feed import Feed
 from stream.contracts.topics import Topic
+from stream.durability.manifest import Offsets
 from stream.durability.partition import Partition
-from stream.durability.snapshot import Offsets
 from stream.errors import DamagedStore
 
 Feeds = tuple[Feed, Feed, Feed]  # by Topic

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from stream.durability.journal import Journal
 from stream.durability.machine import Machine
-from stream.durability.snapshot import Mark, Snapshot, Snapshots
+from stream.durability.manifest import Mark, Snapshot
+from stream.durability.snapshot import Snapshots
 from stream.durability.surroundings import Pace, Surroundings
 
 

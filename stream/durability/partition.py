@@ -18,9 +18,10 @@ from stream.durability.compatibility import incompatible
 from stream.durability.digest import digest
 from stream.durability.journal import NEW_GENERATION, Entry, Journal, Range
 from stream.durability.machine import Executed, Machine, Reading, State
+from stream.durability.manifest import Mark, Offsets
 from stream.durability.planner import Head, choose
 from stream.durability.queue import Piece, Queue
-from stream.durability.snapshot import Mark, Offsets, Snapshots
+from stream.durability.snapshot import Snapshots
 from stream.durability.surroundings import Owner, Pace, Surroundings
 from stream.engine.batch import Batch
 from stream.engine.engine import Step

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
+from stream.durability.manifest import Offsets
 from stream.durability.partition import Done, Partition, Pause
-from stream.durability.snapshot import Offsets
 from stream.durability.surroundings import Owner, Pace, Surroundings
 from tests.durability.fakes import (
     ENGINE_VERSION,

@@ -4,8 +4,9 @@ import pytest
 
 from stream.contracts.definitions import Definitions, Experiment, Policy
 from stream.contracts.topics import Topic
+from stream.durability.manifest import Snapshot
 from stream.durability.partition import Done, Pause
-from stream.durability.snapshot import Snapshot, Snapshots
+from stream.durability.snapshot import Snapshots
 from stream.errors import ConfigurationError, DamagedStore, Unavailable
 from tests.durability.fakes import (
     ENGINE_VERSION,

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from stream.durability.image import Sizes
+from stream.durability.manifest import Mark, Snapshot
 from stream.durability.seal import sealed, unsealed
-from stream.durability.snapshot import Mark, Snapshot, Snapshots
+from stream.durability.snapshot import Snapshots
 from stream.engine.rows import Rows, flat, of_ring
 from stream.errors import DamagedStore
 from tests.durability.damage import Damage, any_damage, damaged, flipped

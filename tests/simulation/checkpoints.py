@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterable
 
 from stream.durability.journal import Entry
-from stream.durability.snapshot import Snapshot
+from stream.durability.manifest import Snapshot
 from stream.errors import Unavailable
 from tests.durability.fakes import DictStore
 from tests.simulation.schedule import Schedule
