@@ -21,7 +21,8 @@ from stream.app.engines import Engines
 from stream.app.warm import warm_up
 from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
-from stream.durability.snapshot import Mark, Snapshots
+from stream.durability.manifest import Mark
+from stream.durability.snapshot import Snapshots
 from stream.durability.store import open_store
 from stream.engine import ENGINE_VERSION
 from stream.engine.batch import Batch

@@ -86,3 +86,8 @@ def ask(web_port: str, page: str) -> tuple[int, str]:
         return error.code, error.read().decode()
     except OSError as error:
         return 0, str(error)
+
+
+def has_written_all(web_port: str) -> bool:
+    """Whether nothing waits for ClickHouse: a flush writes one table after the other."""
+    return "\nliftstream_outbox_rows 0.0\n" in ask(web_port, "metrics")[1]

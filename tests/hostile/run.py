@@ -16,7 +16,7 @@ from confluent_kafka import Producer
 from stream.contracts.topics import Topic
 from stream.local.database import open_database
 from stream.sink.queries import Database
-from tests.app.process import WorkerProcess, ask
+from tests.app.process import WorkerProcess, ask, has_written_all
 from tests.hostile.records import Hostile, Record, encoded
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
@@ -196,7 +196,7 @@ def _await_all(
     def is_done() -> bool:
         report.was_tripped |= "were rejected" in ask(settings["web_port"], "readyz")[1]
         consumed = db.query("SELECT sum(consumed) FROM ledger").rows[0][0] or 0
-        return bool(consumed >= total)
+        return bool(consumed >= total) and has_written_all(settings["web_port"])
 
     worker.wait_for(is_done, minutes * 60)
 

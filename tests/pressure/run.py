@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from stream.local.database import open_database
 from stream.sink.queries import Database
-from tests.app.process import WorkerProcess, ask
+from tests.app.process import WorkerProcess, ask, has_written_all
 from tests.hostile.records import Hostile
 from tests.hostile.run import GOOD, Sender, expected, good_user
 from tests.services.clickhouse import ClickHouseServer
@@ -122,7 +122,7 @@ def outage(
         back = time.monotonic()
         report.sent = sum(sender.sent.values())
         with open_database(settings["clickhouse_url"]) as db:
-            worker.wait_for(lambda: _consumed(db) >= report.sent, 600)
+            worker.wait_for(lambda: _consumed(db) >= report.sent and has_written_all(port), 600)
             report.catch_up_seconds = time.monotonic() - back
             _compare(db, sender, load.users, report)
         if _numbers(port)["liftstream_assignments_total"] != before:
