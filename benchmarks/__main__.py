@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.clickhouse_peer import run_clickhouse
+from benchmarks.flink_peer import run_flink
 from benchmarks.oracle import expected_of
 from benchmarks.runs import Run, run_faust, run_floor, run_worker
 from benchmarks.services import Services, services
@@ -21,7 +22,9 @@ WARM_UP_SCALE = 0.002
 LABELS = {
     "plain_faust": "plain Faust",
     "clickhouse": "ClickHouse: Kafka engine, raw tables, one query",
+    "flink": "Flink SQL: state on the heap, no checkpoints",
 }
+ASKED = {"clickhouse": run_clickhouse, "flink": run_flink}  # measured where they are asked for
 terminal = Console(stderr=True)
 
 
@@ -88,7 +91,7 @@ class Report:
 @click.option(
     "--peer",
     "peers",
-    type=click.Choice(["faust", "clickhouse", "none"]),
+    type=click.Choice(["faust", *ASKED, "none"]),
     multiple=True,
     help="Also measure this peer; again for another. Plain Faust always is, unless it is `none`.",
 )
@@ -136,9 +139,10 @@ def _measure(
     with terminal.status(f"counting {expected.events:,} events"):
         ours = run_worker(running, "bench", expected, workers=workers)
     peers = dict(measured)
-    if "clickhouse" in wanted:
-        with terminal.status(f"ClickHouse counts {expected.events:,} events"):
-            peers["clickhouse"] = run_clickhouse(running, "bench", expected)
+    for name, run in ASKED.items():
+        if name in wanted:
+            with terminal.status(f"{LABELS[name]}: {expected.events:,} events"):
+                peers[name] = run(running, "bench", expected)
     return Report(workers, ours, floor, peers)
 
 

@@ -31,6 +31,10 @@ class Services:
         """Create the input topics `<name>.*`."""
         self._kafka.create_topics(*(f"{name}.{topic.word}" for topic in Topic), partitions=PARTITIONS)
 
+    def create_topic(self, name: str) -> None:
+        """Create one more topic, with one partition."""
+        self._kafka.create_topics(name, partitions=1)
+
     def load(self, workload: Workload, name: str) -> None:
         """Create the input topics `<name>.*` and fill them."""
         self.create_topics(name)

@@ -15,6 +15,7 @@ from tests.services.tools import ServiceMissing, command_for
 HERE = Path(__file__).parent
 FOLDER = HERE.parents[1] / ".services"
 KAFKA_VERSION = "4.1.0"  # as in kafka.pom.xml
+FLINK_VERSION = "2.3.0"  # as in flink.pom.xml
 S3PROXY_VERSION = "4.1.0"  # as in s3proxy.pom.xml
 CLICKHOUSE_PACKAGE = "@chdb/lib-linux-x64-gnu"
 CLICKHOUSE_VERSION = "26.7.3-stable.1"
@@ -23,6 +24,11 @@ CLICKHOUSE_VERSION = "26.7.3-stable.1"
 def kafka_jars() -> Path:
     """The folder with the broker's jars; ServiceMissing when they cannot be had."""
     return _once(FOLDER / f"kafka-{KAFKA_VERSION}", partial(_download_jars, "kafka"))
+
+
+def flink_jars() -> Path:
+    """The folder with the jars of Flink's SQL client; ServiceMissing when they cannot be had."""
+    return _once(FOLDER / f"flink-{FLINK_VERSION}", partial(_download_jars, "flink"))
 
 
 def s3proxy_jars() -> Path:
