@@ -2,6 +2,8 @@
 
 import difflib
 import importlib
+import os
+import signal
 
 import click
 
@@ -66,10 +68,17 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; what we raise on purpose becomes one line."""
+        answer_sigterm()
         try:
             return super().invoke(ctx)
         except LiftstreamError as error:
             raise Failure(str(error)) from None
+
+
+def answer_sigterm() -> None:
+    """End when told to while the imports go on: a container's first process hears no signal without a handler."""
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

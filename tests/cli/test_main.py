@@ -2,6 +2,8 @@
 
 import importlib
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +57,19 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.rstrip().endswith("[]")
     assert "Commands:" in done.stdout
+
+
+def test_the_first_process_of_a_container_ends_when_it_is_told_to_while_it_imports() -> None:
+    container = ["unshare", "--map-root-user", "--pid", "--fork"]
+    if not shutil.which("unshare") or subprocess.run([*container, "true"], check=False).returncode:
+        pytest.skip("a process namespace cannot be made here")
+    program = (
+        "import importlib, os, signal; from stream.cli import main;"
+        "importlib.import_module = lambda name: os.kill(os.getpid(), signal.SIGTERM);"
+        "main(['worker'])"
+    )
+    done = subprocess.run([*container, sys.executable, "-c", program], capture_output=True, check=False)
+    assert done.returncode == 128 + signal.SIGTERM
 
 
 def test_an_unknown_command_names_the_nearest(run: Run) -> None:
