@@ -1,8 +1,10 @@
 """Which deployment a checkpoint store belongs to, so that state never meets another broker's offsets."""
 
+import logging
 import secrets
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from stream.contracts.topics import Topic
@@ -12,7 +14,8 @@ from stream.durability.store import Store
 from stream.errors import DamagedStore
 
 FORMAT = 1
-_FOLDER = "deployment"
+_FOLDER, _COPIES = "deployment", "deployment-copy"  # without the hash key no state is worth anything
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,23 +107,35 @@ def open_deployment(
 
 def _create(store: Store, cluster: Cluster, *, generation: int) -> Deployment:
     deployment = Deployment(uuid.uuid4().hex, generation, secrets.token_bytes(16), cluster)
-    if store.create(_path(generation), deployment.to_json()):
-        return deployment
-    return _read(store, generation)  # another worker was first
+    store.create(_path(generation), deployment.to_json())
+    return _read(store, generation)  # another worker may have been first
 
 
 def _read(store: Store, generation: int) -> Deployment:
-    try:
-        return Deployment.from_json(store.get(_path(generation)) or b"")
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedStore(
-            f"The deployment record {_path(generation)} cannot be read: restore it {NEW_GENERATION}."
-        ) from error
+    """Read the record or its copy, and see that both are there."""
+    paths = _path(generation), _path(generation, _COPIES)
+    stored = [store.get(path) for path in paths]
+    deployment = _first_readable(stored)
+    if deployment is None:
+        raise DamagedStore(f"The deployment record {paths[0]} cannot be read: restore it {NEW_GENERATION}.")
+    for path, data in zip(paths, stored, strict=True):
+        if _first_readable([data]) != deployment:
+            if path == paths[0] or data is not None:
+                log.warning("%s is missing or changed: it is written anew.", path)
+            store.put(path, deployment.to_json())
+    return deployment
+
+
+def _first_readable(stored: Iterable[bytes | None]) -> Deployment | None:
+    for data in stored:
+        with suppress(ValueError, KeyError, TypeError):
+            return Deployment.from_json(data or b"")
+    return None
 
 
 def _newest_generation(store: Store) -> int:
-    names = store.names(_FOLDER)
-    return int(names[-1].rpartition("/g")[2]) if names else 0
+    names = [*store.names(_FOLDER), *store.names(_COPIES)]
+    return max((int(name.rpartition("/g")[2]) for name in names), default=0)
 
 
 def _refuse_leftovers(store: Store) -> None:
@@ -144,8 +159,8 @@ def _difference(stored: Cluster, given: Cluster) -> str | None:
     return None
 
 
-def _path(generation: int) -> str:
-    return f"{_FOLDER}/{_prefix(generation)}"
+def _path(generation: int, folder: str = _FOLDER) -> str:
+    return f"{folder}/{_prefix(generation)}"
 
 
 def _prefix(generation: int) -> str:

@@ -5,6 +5,7 @@ import pytest
 
 from stream.durability.identity import Cluster, Deployment, InputTopic, open_deployment
 from stream.errors import DamagedStore
+from tests.durability.damage import Damage, any_damage, damaged
 from tests.durability.fakes import Database, DictStore, HandClock
 from tests.durability.process import Process, a_log, expected
 
@@ -82,6 +83,20 @@ def test_a_record_that_cannot_be_read_is_refused() -> None:
     store.put("deployment/g000001", b"{}")
     with pytest.raises(DamagedStore, match="cannot be read"):
         opened(store)
+
+
+@any_damage
+@pytest.mark.parametrize("path", ["deployment/g000001", "deployment-copy/g000001"])
+def test_a_damaged_record_is_read_from_its_copy_and_written_anew(
+    path: str, damage: Damage, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = DictStore()
+    first = opened(store)
+    assert set(store.objects) == {"deployment/g000001", "deployment-copy/g000001"}
+    assert caplog.text == ""
+    broken = damaged(store, path, damage)
+    assert opened(broken, rows=1) == first
+    assert broken.objects == store.objects
 
 
 def test_a_new_generation_starts_beside_everything_old() -> None:
