@@ -15,6 +15,7 @@ from rich.table import Table
 
 from benchmarks.services import services
 from benchmarks.takeover.measure import KINDS, measure
+from benchmarks.takeover.traffic import USERS
 from tests.services.tools import ServiceMissing
 
 BUDGETS = {  # seconds
@@ -53,10 +54,13 @@ class Figure:
 @click.command()
 @click.option("--rounds", default=3, show_default=True, help="How often each kind is measured.")
 @click.option("--per-second", default=400, show_default=True, help="Events of the traffic.")
+@click.option("--users", default=USERS, show_default=True, help="Whose state is taken over.")
 @click.option("--only", multiple=True, type=click.Choice(KINDS), help="Leave the other kinds out.")
 @click.option("--logs", type=click.Path(path_type=Path), help="Leave the workers' logs in this folder.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-def main(rounds: int, per_second: int, only: tuple[str, ...], logs: Path | None, as_json: bool) -> None:
+def main(
+    rounds: int, per_second: int, users: int, only: tuple[str, ...], logs: Path | None, as_json: bool
+) -> None:
     """Measure takeovers with default settings on real Kafka and ClickHouse, and check the count."""
     found: dict[str, list[float]] = {}
     wrong = ["The measurement was interrupted, so nothing was compared."]
@@ -65,7 +69,9 @@ def main(rounds: int, per_second: int, only: tuple[str, ...], logs: Path | None,
         with services() as running, tempfile.TemporaryDirectory() as folder:
             logs = logs or Path(folder)
             logs.mkdir(parents=True, exist_ok=True)
-            wrong = measure(running, logs, found, rounds=rounds, per_second=per_second, kinds=only or KINDS)
+            wrong = measure(
+                running, logs, found, rounds=rounds, per_second=per_second, users=users, kinds=only or KINDS
+            )
     except KeyboardInterrupt:
         pass
     except ServiceMissing as why:

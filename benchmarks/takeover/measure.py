@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.services import Services
 from benchmarks.takeover.crew import Member, crew
-from benchmarks.takeover.kinds import Scene, added, frozen, handed_over, killed, restarted
+from benchmarks.takeover.kinds import PATIENCE_SECONDS, Scene, added, frozen, handed_over, killed, restarted
 from benchmarks.takeover.steps import Steps
 from benchmarks.takeover.traffic import Traffic, traffic
 from benchmarks.workload import PARTITIONS
@@ -24,25 +24,39 @@ Found = dict[str, list[float]]
 
 
 def measure(
-    services: Services, folder: Path, found: Found, *, rounds: int, per_second: int, kinds: Collection[str]
+    services: Services,
+    folder: Path,
+    found: Found,
+    *,
+    rounds: int,
+    per_second: int,
+    users: int,
+    kinds: Collection[str],
 ) -> list[str]:
     """Add seconds by kind to `found`, round by round; what is wrong with the count, one sentence each."""
     environment = services.environment(NAME)
     migrate = [sys.executable, "-m", "stream.cli", "migrate"]
     subprocess.run(migrate, env=environment, check=True, stdout=sys.stderr)
     with crew(environment, folder, WORKERS) as members:
-        with traffic(environment["LIFTSTREAM_BROKER"], f"{NAME}.", per_second) as sent:
-            scene = _begin(members, Path(environment["LIFTSTREAM_CHECKPOINTS"]))
+        with traffic(environment["LIFTSTREAM_BROKER"], f"{NAME}.", per_second, users) as sent:
+            scene = _begin(members, Path(environment["LIFTSTREAM_CHECKPOINTS"]), users)
             for number in range(rounds):
                 for kind, seconds in _round(scene, members[number % WORKERS], kinds):
                     found.setdefault(kind, []).extend(seconds)
         return _check(environment["LIFTSTREAM_CLICKHOUSE_URL"], sent)
 
 
-def _begin(members: list[Member], checkpoints: Path) -> Scene:
+def _begin(members: list[Member], checkpoints: Path, users: int) -> Scene:
     for member in members:
         member.start()
     scene = Scene(members, Steps(checkpoints, PARTITIONS), lambda: time.time_ns() // 1_000_000)
+    scene.steps.wait_for(
+        lambda steps: steps.records >= 2 * users, seconds=PATIENCE_SECONDS, what="That all users are counted"
+    )
+    counted_ms = scene.now_ms()
+    scene.steps.wait_for(
+        lambda steps: steps.are_saved_since(counted_ms), seconds=PATIENCE_SECONDS, what="A snapshot of all"
+    )
     scene.settle(members)
     return scene
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from stream.durability.journal import Journal
+from stream.durability.snapshot import Snapshots
 from stream.durability.store import open_store
 
 POLL_SECONDS = 0.1
@@ -17,8 +18,10 @@ class Taken:
     """A step that was planned. pid: of the process that planned it. at_ms: by the wall clock."""
 
     partition: int
+    number: int
     at_ms: int
     pid: int
+    records: int
 
 
 @dataclass(slots=True)
@@ -38,15 +41,33 @@ class Steps:
     def __post_init__(self) -> None:
         store = open_store(self.checkpoints.absolute().as_uri())
         self._taken = [[] for _ in range(self.partitions)]
-        self._readers = [_Reader(Journal(store, f"g000001/p{p:05d}")) for p in range(self.partitions)]
+        folders = [f"g000001/p{p:05d}" for p in range(self.partitions)]
+        self._readers = [_Reader(Journal(store, folder)) for folder in folders]
+        self._snapshots = [Snapshots(store, folder) for folder in folders]
 
     def read(self) -> None:
         """Take in what is new."""
         for partition, reader in enumerate(self._readers):
             for entry in reader.journal.after(reader.read_to):
                 pid = int(entry.writer.rsplit("-", 2)[1])
-                self._taken[partition].append(Taken(partition, entry.planned_at_ms, pid))
+                records = sum(taken.rows for taken in entry.ranges)
+                self._taken[partition].append(
+                    Taken(partition, entry.number, entry.planned_at_ms, pid, records)
+                )
                 reader.read_to = entry.number
+
+    @property
+    def records(self) -> int:
+        """Of all steps."""
+        return sum(step.records for taken in self._taken for step in taken)
+
+    def are_saved_since(self, at_ms: int) -> bool:
+        """Whether each partition has a snapshot of a step that was taken after a time."""
+        later = (next((step for step in taken if step.at_ms > at_ms), None) for taken in self._taken)
+        return all(
+            step is not None and of_partition.newest_step() >= step.number
+            for step, of_partition in zip(later, self._snapshots, strict=True)
+        )
 
     def owners(self) -> dict[int, int]:
         """Who took the newest step, by partition."""
