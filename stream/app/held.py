@@ -16,6 +16,7 @@ from stream.engine.outputs import Tally
 from stream.intake.transport import Fetched
 
 ENOUGH_ROWS = 50_000  # queued in a partition: take a step at once
+LEAST_SECONDS = 0.5  # between steps of a partition that has not enough
 TURN_SECONDS = 0.5  # for one partition before the next one has its turn
 
 
@@ -72,6 +73,16 @@ class Held:
     def is_hungry(self) -> bool:
         """Whatever arrives is wanted at once, for the partition stood still before."""
         return self._is_new or self.partition.has_replay
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether a step should not wait for more."""
+        return self.is_hungry or self.rows >= ENOUGH_ROWS or not all(feed.has_room for feed in self.feeds)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a turn is worth its cost: another partition's may have come only just after this one's."""
+        return self.has_enough or self.uptime() - self.stepped_at >= LEAST_SECONDS
 
     def begin(self, *, is_ours: bool) -> None:
         """It is loaded and sought: take data, unless it went to another worker meanwhile."""

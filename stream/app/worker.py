@@ -15,7 +15,7 @@ from faust.types import TP
 from stream.app.breaker import Breaker
 from stream.app.copartition import refusal
 from stream.app.feed import Feed
-from stream.app.held import ENOUGH_ROWS, Counters, Decodes, Held
+from stream.app.held import Counters, Decodes, Held
 from stream.app.seeking import Seeking, Seeks
 from stream.contracts.topics import Topic
 from stream.durability.partition import Partition
@@ -133,7 +133,7 @@ class Worker:
             self.arrived_ms[topic] = time.time_ns() // 1_000_000
         feed = held.feeds[topic]
         feed.accept(fetched)
-        if held.is_hungry or feed.has_lost or held.rows >= ENOUGH_ROWS or not feed.has_room:
+        if held.has_enough:
             self._enough.set()
 
     def _feeds(self, held: Held) -> Iterator[tuple[TP, Feed]]:
@@ -187,7 +187,7 @@ class Worker:
         if lost := {tp: feed for tp, feed in self._feeds(held) if feed.has_lost}:
             self.counters.lost_fetches += len(lost)
             await self._seeking.go_on(consumer, lost)
-        if not held.is_running:
+        if not held.is_running or not held.is_due:
             return
         async with self._stepping:
             if await self._in_thread(held.turn, self._decoder, self.counters):

@@ -123,7 +123,7 @@ def test_services_that_are_away_are_named() -> None:
         for log in s.log.values():
             log.append(replace(log[-1], offset=log[-1].offset + 1))
         s.fetch()
-        await s.worker.round(s.consumer)
+        await s.round()
         assert s.health.reasons()[0] == "The checkpoint store does not answer."
         s.clock.seconds += 7
         assert s.health.unavailable() == {"broker": 0.0, "clickhouse": 0.0, "store": 7.0}
@@ -154,7 +154,7 @@ def test_at_its_memory_limit_a_worker_pauses_and_says_so_until_the_limit_is_rais
         s.worker.memory_limit = 2
         await s.assign()
         s.fetch()
-        await s.worker.round(s.consumer)
+        await s.round()
         assert {held.pause for held in s.held} == {Pause.MEMORY_LIMIT}
         assert s.health.reasons() == [
             f"Partition {n} pauses: its state is 100 bytes and may be 1: raise memory_limit, or start more workers. "
@@ -174,7 +174,7 @@ def test_a_worker_that_lags_is_unready_once_its_newest_record_is_old() -> None:
         s = Judged()
         await s.assign()
         s.fetch()
-        await s.worker.round(s.consumer)
+        await s.round()
         await s.hear_ends()
         s.health.beat()
         for held in s.held:

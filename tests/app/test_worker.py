@@ -9,7 +9,7 @@ from faust.types import TP
 
 from stream.app import worker as worker_module
 from stream.app.breaker import Breaker, Rule
-from stream.app.held import Held
+from stream.app.held import LEAST_SECONDS, Held
 from stream.app.worker import Worker
 from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
@@ -81,9 +81,15 @@ class Scene:
     def tps(self, *numbers: int) -> set[TP]:
         return {tp for tp in self.log if tp.partition in (numbers or range(PARTITIONS))}
 
+    async def round(self) -> None:
+        """One that finds every partition due."""
+        for held in self.held:
+            held.stepped_at -= LEAST_SECONDS
+        await self.worker.round(self.consumer)
+
     async def assign(self, *numbers: int) -> None:
         await self.worker.seek_all(self.consumer, self.tps(*numbers))
-        await self.worker.round(self.consumer)
+        await self.round()
 
     def fetch(self, limit: int = 10, lose: int = -1) -> int:
         """Hand over one fetch of every wanted topic-partition except the one in place `lose`; how many there were."""
@@ -97,7 +103,7 @@ class Scene:
     async def run(self, lose: int = -1) -> None:
         """Until nothing more is fetched."""
         while self.fetch(lose=lose) or any(feed.has_lost for held in self.held for feed in held.feeds):
-            await self.worker.round(self.consumer)
+            await self.round()
             lose = -1
         self.sink.flush()
 
@@ -114,6 +120,22 @@ class Scene:
             if key != "chain":
                 total[key] += value  # type: ignore[assignment]
         return total
+
+
+def test_a_partition_that_has_not_enough_waits_while_another_one_steps() -> None:
+    async def scene() -> None:
+        s = Scene()
+        await s.assign()
+        s.fetch()
+        await s.round()
+        taken = [held.partition.step for held in s.held]
+        s.fetch()
+        await s.worker.round(s.consumer)
+        assert [held.partition.step for held in s.held] == taken
+        await s.round()
+        assert all(held.partition.step > step for held, step in zip(s.held, taken, strict=True))
+
+    play(scene())
 
 
 def play(scene: Coroutine[Any, Any, None]) -> None:
@@ -150,11 +172,11 @@ def test_nothing_is_taken_before_the_state_is_loaded_or_after_it_went_to_another
         assert s.worker.wanted(s.tps()) == set()
         await s.worker.seek_all(s.consumer, s.tps())
         assert s.worker.wanted(s.tps()) == set()
-        await s.worker.round(s.consumer)
+        await s.round()
         assert s.worker.wanted(s.tps()) == s.tps()
         await s.assign(1)
         assert s.worker.wanted(s.tps()) == s.tps(1)
-        await s.worker.round(s.consumer)
+        await s.round()
         assert s.worker.wanted(s.tps()) == s.tps(1)
 
     play(scene())
@@ -171,7 +193,7 @@ def test_a_topic_whose_end_was_not_heard_lately_is_not_caught_up() -> None:
             last = records[-1]
             records.append(Record(last.offset + 1, last.at_ms + 1, "more"))
             assert tp == away or tp.partition or s.worker.accept(s.consumer.fetch(tp)) is None
-        await s.worker.round(s.consumer)
+        await s.round()
         assert s.held[0].pause is Pause.WAITING_FOR_RECORDS
         s.consumer.unheard = set()
         await s.run()
@@ -250,10 +272,10 @@ def test_the_first_records_after_a_takeover_wake_the_rounds_at_once() -> None:
     async def scene() -> None:
         s = Scene()
         await s.assign()
-        await s.worker.round(s.consumer)
+        await s.round()
         s.fetch(limit=1)
         await asyncio.wait_for(s.worker.wait(60), 5)
-        await s.worker.round(s.consumer)
+        await s.round()
         s.fetch(limit=1)
         waiting = asyncio.create_task(s.worker.wait(60))
         await asyncio.sleep(0)
@@ -269,7 +291,7 @@ def test_a_worker_that_loses_all_its_partitions_takes_no_further_step() -> None:
         await s.assign()
         s.fetch()
         s.worker.keep_only(set())
-        await s.worker.round(s.consumer)
+        await s.round()
         assert s.held == []
         assert s.worker.counters.steps == 0
 
@@ -320,7 +342,7 @@ def test_a_store_that_is_away_is_tried_again_and_said() -> None:
         await s.assign()
         s.store.is_away = True
         s.fetch()
-        await s.worker.round(s.consumer)
+        await s.round()
         assert s.worker.trouble == "The checkpoint store does not answer."
         s.store.is_away = False
         await s.run()
@@ -336,7 +358,7 @@ def test_a_fault_of_our_own_ends_the_worker_and_keeps_the_first_reason() -> None
         await s.assign()
         s.sink.put = None  # type: ignore[assignment, method-assign]
         s.fetch()
-        await s.worker.round(s.consumer)
+        await s.round()
         s.worker.fetch_failed(Unavailable("later"))
         assert isinstance(s.worker.failure, TypeError)
         assert s.failures == 1
