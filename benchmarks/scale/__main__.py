@@ -118,6 +118,8 @@ def table(points: Sequence[Point]) -> Table:
     }
     for label, name in rows.items():
         shown.add_row(label, *(f"{point[name]:,}" for point in points))
+    for stage in points[0]["stages_us_per_event"]:
+        shown.add_row(f"of which {stage}", *(f"{point['stages_us_per_event'][stage]}" for point in points))
     for kind in points[0]["bytes_per"]:
         shown.add_row(f"bytes per {kind}", *(f"{point['bytes_per'][kind]:,}" for point in points))
     for which in ("first_snapshot", "next_snapshot"):

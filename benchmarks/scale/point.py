@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.scale.made import START_MS, Crowd, Maker
+from benchmarks.stages.budget import STAGES
+from benchmarks.stages.clock import installed
 from stream.app.engines import Engines
 from stream.app.warm import warm_up
 from stream.contracts.definitions import Definitions
@@ -90,17 +92,18 @@ class Filled:
                 self._step(engine, maker, _traffic(maker, min(left, STEP_ROWS)))
             left -= STEP_ROWS
 
-    def cpu_us_per_event(self) -> float:
-        """Of further traffic, in the engines alone; the best of a few rounds."""
-        return min(self._round(MEASURED) for _ in range(self.size.rounds))
+    def cpu_us_per_event(self) -> dict[str, float]:
+        """Of further traffic, in the engines alone: the best of a few rounds, by stage."""
+        return min((self._round(MEASURED) for _ in range(self.size.rounds)), key=lambda us: sum(us.values()))
 
-    def _round(self, events: int) -> float:
-        spent, done = 0.0, 0
-        while done < events:
-            for engine, maker in zip(self.engines, self.makers, strict=True):
-                spent += self._step(engine, maker, _traffic(maker, STEP_ROWS))
-                done += STEP_ROWS
-        return spent / done * 1e6
+    def _round(self, events: int) -> dict[str, float]:
+        done = 0
+        with installed(STAGES) as clock:
+            while done < events:
+                for engine, maker in zip(self.engines, self.makers, strict=True):
+                    self._step(engine, maker, _traffic(maker, STEP_ROWS))
+                    done += STEP_ROWS
+        return {stage: seconds / done * 1e6 for stage, seconds in clock.seconds.items()}
 
     def visit(self, share: float) -> None:
         """As many impressions as this share of the users."""
@@ -125,12 +128,9 @@ class Filled:
                     found[kind] += array.nbytes
         return {kind: round(size / max(1, rows[kind]), 1) for kind, size in found.items()}
 
-    def _step(self, engine: Engine, maker: Maker, batches: dict[Topic, Batch]) -> float:
-        """CPU seconds of a step."""
+    def _step(self, engine: Engine, maker: Maker, batches: dict[Topic, Batch]) -> None:
         step = Step(engine.step + 1, max(START_MS, maker.now_ms), (True, True, True), self.rules)
-        began = time.thread_time()
         engine.execute(step, {topic: [batch] for topic, batch in batches.items()})
-        return time.thread_time() - began
 
 
 def _traffic(maker: Maker, rows: int) -> dict[Topic, Batch]:
@@ -148,12 +148,15 @@ def count(folder: str, size: Size) -> dict[str, Any]:
     filled = Filled(size)
     filled.fill()
     fill_seconds = time.process_time() - began
+    growth_mb = _peak_mb()
+    stages_us = filled.cpu_us_per_event()
     answer = {
         **asdict(size),
         "empty_rss_mb": empty_mb,
         "fill_cpu_s": round(fill_seconds, 1),
-        "peak_after_growth_mb": _peak_mb(),
-        "engine_us_per_event": round(filled.cpu_us_per_event(), 3),
+        "peak_after_growth_mb": growth_mb,
+        "engine_us_per_event": round(sum(stages_us.values()), 3),
+        "stages_us_per_event": {stage: round(us, 3) for stage, us in stages_us.items()},
         "steady_rss_mb": _rss_mb(),
         "state_mb": round(sum(engine.nbytes for engine in filled.engines) / 2**20),
         "bytes_per": filled.bytes_by_kind(),
