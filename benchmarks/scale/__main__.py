@@ -21,8 +21,8 @@ SIZES = (
     Size(users=5 * MILLION, events=50 * MILLION),
     Size(users=10 * MILLION, events=50 * MILLION),
 )
-# Budgets: of the whole worker, whose other stages cost the same at every size.
-OTHER_STAGES_US = 0.9
+OTHER_STAGES_US = 1.5  # of a worker beside its engine, the same at every size: `make bench ARGS=--stages`
+# What is promised.
 MOST_GROWTH = 1.15
 MOST_STEADY_MB, MOST_PEAK_MB = 6 * 1024, 7 * 1024  # at 5 million users
 MOST_PAUSE_MS = 200
