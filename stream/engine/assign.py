@@ -4,7 +4,8 @@
 import numpy as np
 from numba import njit
 
-from stream.engine.credit import credit_held, phase_at, touch, touch_new
+from stream.contracts.limits import MAX_ARMS
+from stream.engine.credit import credit_between, credit_held, phase_at, touch, touch_new
 from stream.engine.layout import (
     ALWAYS,
     ARENA,
@@ -19,7 +20,17 @@ from stream.engine.layout import (
 )
 from stream.engine.ledger import count_outside_events
 from stream.engine.primitives import prefetch
-from stream.engine.room import has_room, held_events
+from stream.engine.room import has_room, held_between
+from stream.engine.turns import (
+    has_turns,
+    in_force,
+    index_group,
+    index_row,
+    join_ring,
+    oldest,
+    own_row,
+    prune,
+)
 
 
 @njit
@@ -57,13 +68,12 @@ def keep_id(t, row, buf, pos, length):
 
 
 @njit
-def is_after(t, row, other):
-    """Whether the assignment of a row is later than another; equal times: the larger event_id."""
+def follows(t, row, at, buf, id_pos, id_len):
+    """Whether the assignment of a row is later than this one; equal times: the larger event_id."""
     a = t.assigned[row]
-    b = t.assigned[other]
-    if a.at != b.at:
-        return a.at > b.at
-    return id_is_larger(t.arena, a.id_pos, a.id_len, t.arena, b.id_pos, b.id_len)
+    if a.at != at:
+        return a.at > at
+    return id_is_larger(t.arena, a.id_pos, a.id_len, buf, id_pos, id_len)
 
 
 @njit
@@ -102,80 +112,108 @@ def change_single(t, user, row, e, ea, at, buf, id_pos, id_len, user_slice, pre_
 
 
 @njit
-def settle_group(t, start, e):
-    """After a change: every row has its arm's own row, the flag MIXED and what belongs to the earliest assignment."""
-    first = start
+def place_of(t, start, at, buf, id_pos, id_len):
+    """Where an assignment belongs in a group under as_of: (the next newer row or -1, the next older one or -1)."""
+    newer = np.int64(-1)
     a = start
-    mixed = False
-    while a >= 0 and t.assigned[a].experiment == e:
-        mixed = mixed or t.assigned[a].ea != t.assigned[start].ea
-        if t.assigned[a].at < t.assigned[first].at:
-            first = a
-        a = np.int64(t.assigned[a].next)
+    while follows(t, a, at, buf, id_pos, id_len):
+        newer = a
+        if t.turns[a].depth == 0:
+            return newer, np.int64(-1)
+        j = np.int64(t.turns[a].jump)
+        a = j if follows(t, j, at, buf, id_pos, id_len) else np.int64(t.assigned[a].next)
+    return newer, a
+
+
+@njit
+def insert_as_of(t, user, previous, start, newer, older, row, own):
+    """Put a row between two others of its group, the sums of its arm in `own` (-1: in itself): the group's start."""
+    t.assigned[row].next = older if older >= 0 else t.assigned[newer].next
+    t.assigned[row].own = row if own < 0 else own
+    if own < 0:
+        join_ring(t, row, np.int64(t.assigned[start].own))
+    link_after(t, user, previous if newer < 0 else newer, row)
+    if newer < 0:
+        index_row(t, row, older)
+        return row
+    index_group(t, start, older)
+    return start
+
+
+@njit
+def settle_group(t, start, row, earliest):
+    """After a change: the rows with sums have the flag MIXED and what belongs to the earliest assignment.
+
+    row: the new one; earliest: what was the earliest before.
+    """
+    first = in_force(t, start, t.assigned[oldest(t, start)].at)
+    own = np.int64(t.assigned[row].own)
     f = t.assigned[first]
-    touch(t, first)
-    a = start
-    while a >= 0 and t.assigned[a].experiment == e:
+    t.assigned[row].flags = t.assigned[earliest].flags & ~EARLIEST
+    if own != row and first == earliest:
+        return
+    touch_new(t, row)
+    if first != earliest:
+        touch(t, earliest)
+        g = t.assigned[earliest]
+        f.mixed_events = g.mixed_events
+        f.before = g.before
+        g.mixed_events = 0
+        g.before = 0
+        g.flags &= ~EARLIEST
+    flags = MIXED if t.turns[own].ring != own else 0
+    a = own
+    while True:
         touch(t, a)
         s = t.assigned[a]
-        s.flags = MIXED if mixed else 0
+        s.flags = flags
         s.slice = f.slice
         s.phase = f.phase
         s.pre_value = f.pre_value
-        if a != first:
-            f.mixed_events += s.mixed_events
-            f.before += s.before
-            s.mixed_events = 0
-            s.before = 0
-        a = np.int64(s.next)
-    f.flags |= EARLIEST
-
-
-@njit
-def insert_as_of(t, user, previous, start, e, row):
-    """Policy as_of: every assignment is kept, newest first; sums stay in the row that was its arm's first to come."""
-    a = start
-    own = row
-    while a >= 0 and t.assigned[a].experiment == e:
-        if t.assigned[a].ea == t.assigned[row].ea:
-            own = np.int64(t.assigned[a].own)
-        a = np.int64(t.assigned[a].next)
-    t.assigned[row].own = own
-    before = previous
-    a = start
-    while a >= 0 and t.assigned[a].experiment == e and is_after(t, a, row):
-        before = a
-        a = np.int64(t.assigned[a].next)
-    t.assigned[row].next = a
-    link_after(t, user, before, row)
-
-
-@njit
-def repeats_as_of(t, user, previous, start, e, ea, at, buf, id_pos, id_len):
-    """Policy as_of: insert an assignment to the arm that is in force before it anyway; False if it is another one.
-
-    No event changes its arm and nobody the earliest assignment. The row is kept all the same: an assignment to
-    another arm may come that stands before it.
-    """
-    before = previous
-    a = start
-    while a >= 0 and t.assigned[a].experiment == e:
-        b = t.assigned[a]
-        if b.at < at or (b.at == at and not id_is_larger(t.arena, b.id_pos, b.id_len, buf, id_pos, id_len)):
+        a = np.int64(t.turns[a].ring)
+        if a == own:
             break
-        before = a
-        a = np.int64(b.next)
-    if a < 0 or t.assigned[a].experiment != e or t.assigned[a].ea != ea or t.assigned[a].at == at:
-        return False
+    touch(t, first)
+    f.flags = flags | EARLIEST
+
+
+@njit
+def take_as_of(
+    t,
+    user,
+    previous,
+    start,
+    e,
+    ea,
+    at,
+    buf,
+    id_pos,
+    id_len,
+    user_slice,
+    pre_value,
+    old_impressions,
+    old_interactions,
+):
+    """Policy as_of: one more assignment of a user in the experiment. False when it needs more room first."""
+    newer, older = place_of(t, start, at, buf, id_pos, id_len)
+    own = own_row(t, start, ea)
+    # To the arm that is in force before it anyway: no event changes its arm and nobody the earliest assignment.
+    repeats = older >= 0 and t.assigned[older].ea == ea and t.assigned[older].at < at
+    begins, ends = at, (ALWAYS if newer < 0 else t.assigned[newer].at)
+    earliest = in_force(t, start, t.assigned[oldest(t, start)].at)
+    if own < 0 and t.assigned[earliest].flags & MIXED == 0:  # all are events of a mixed user from now on
+        begins, ends, old_impressions, old_interactions = -ALWAYS, ALWAYS, 0, 0
+    if not repeats:
+        held = held_between(t, user, begins, ends, old_impressions, old_interactions)
+        if not has_room(t, 2 * held + 2, 1, MAX_ARMS + 4, 0):
+            return False
+        credit_between(t, user, e, -1, begins, ends, old_impressions, old_interactions)
     row = new_row(t)
-    b = t.assigned[a]
-    clear(t, row, e, ea, at, buf, id_pos, id_len, b.slice, b.pre_value)
-    r = t.assigned[row]
-    r.own = b.own
-    r.phase = b.phase
-    r.flags = b.flags & ~EARLIEST
-    r.next = a
-    link_after(t, user, before, row)
+    clear(t, row, e, ea, at, buf, id_pos, id_len, user_slice, pre_value)
+    head = insert_as_of(t, user, previous, start, newer, older, row, own)
+    settle_group(t, head, row, earliest)
+    if not repeats:
+        credit_between(t, user, e, 1, begins, ends, old_impressions, old_interactions)
     return True
 
 
@@ -232,11 +270,15 @@ def clear(t, row, e, ea, at, buf, id_pos, id_len, user_slice, pre_value):
 
 
 @njit(cache=True, nogil=True)
-def apply_assignments(t, start, status, users, experiments, arms, at, buf, event_ids, slices, pre_values):
+def apply_assignments(
+    t, start, status, users, experiments, arms, at, buf, event_ids, slices, pre_values,
+    old_impressions, old_interactions, settled,
+):  # fmt: skip
     """Apply assignments from row `start` on; returns the row that needs more room first, else the number of rows.
 
     experiments, arms: codes, arms unique over experiments. event_ids: packed texts in buf. slices: packed codes.
-    pre_values: 0 where null.
+    pre_values: 0 where null. old_*: how many of the oldest held rows are before it. settled: no event held or to come
+    is before.
     """
     n = status.shape[0]
     for i in range(start, n):
@@ -252,42 +294,36 @@ def apply_assignments(t, start, status, users, experiments, arms, at, buf, event
         id_len = event_ids[i] & 0xFFFFF
         previous = np.int64(-1)
         a = np.int64(t.users[u].assigned)
-        length = 0
         while a >= 0 and t.assigned[a].experiment < e:
-            previous = a
-            length += 1
-            a = np.int64(t.assigned[a].next)
+            previous = oldest(t, a) if has_turns(t, a) else a
+            a = np.int64(t.assigned[previous].next)
+        if a >= 0 and t.assigned[a].experiment == e and t.policy[e] == AS_OF:
+            if not take_as_of(
+                t, u, previous, a, e, arms[i], at[i], buf, id_pos, id_len, slices[i], pre_values[i],
+                old_impressions[i], old_interactions[i],
+            ):  # fmt: skip
+                return i
+            group = np.int64(t.users[u].assigned) if previous < 0 else np.int64(t.assigned[previous].next)
+            prune(t, group, settled)
+            continue
         known = a >= 0 and t.assigned[a].experiment == e
-        if known and t.policy[e] != AS_OF and not matters_single(t, a, arms[i], at[i], buf, id_pos, id_len):
+        if known and not matters_single(t, a, arms[i], at[i], buf, id_pos, id_len):
             continue
-        if (
-            known
-            and t.policy[e] == AS_OF
-            and repeats_as_of(t, u, previous, a, e, arms[i], at[i], buf, id_pos, id_len)
-        ):
-            continue
-        while a >= 0 and t.assigned[a].experiment == e and known:
-            length += 1
-            a = np.int64(t.assigned[a].next)
-        held = held_events(t, u)
-        if not has_room(t, 2 * held + 2, 1, length + 2, 0 if t.users[u].assigned >= 0 else 2 * held + 2):
-            return i
-        group = np.int64(t.users[u].assigned) if previous < 0 else np.int64(t.assigned[previous].next)
-        if known and t.policy[e] != AS_OF:
-            change_single(t, u, group, e, arms[i], at[i], buf, id_pos, id_len, slices[i], pre_values[i])
-            continue
+        held = held_between(t, u, -ALWAYS, ALWAYS, 0, 0)
         ever = t.users[u].assigned >= 0
+        if not has_room(t, 2 * held + 2, 1, 2, 0 if ever else 2 * held + 2):
+            return i
+        if known:
+            change_single(t, u, a, e, arms[i], at[i], buf, id_pos, id_len, slices[i], pre_values[i])
+            continue
         row = new_row(t)
         clear(t, row, e, arms[i], at[i], buf, id_pos, id_len, slices[i], pre_values[i])
         touch_new(t, row)
-        if known:
-            credit_held(t, u, e, -1)
-            insert_as_of(t, u, previous, group, e, row)
-            group = np.int64(t.users[u].assigned) if previous < 0 else np.int64(t.assigned[previous].next)
-            settle_group(t, group, e)
-        else:
-            t.assigned[row].next = group
-            link_after(t, u, previous, row)
+        t.assigned[row].next = a
+        link_after(t, u, previous, row)
+        if t.policy[e] == AS_OF:
+            index_row(t, row, np.int64(-1))
+            join_ring(t, row, np.int64(-1))
         if not ever:
             count_outside_events(t, u)
         credit_held(t, u, e, 1)

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from stream.contracts.limits import MAX_ARMS, MAX_PHASES
-from stream.engine.index import alive, pair_find, pair_put
+from stream.engine.index import LINK_MASK, alive, pair_find, pair_put
 from stream.engine.layout import (
     ALWAYS,
     AS_OF,
@@ -32,6 +32,7 @@ from stream.engine.layout import (
     UNKNOWN_TROUBLED,
     UNKNOWN_TROUBLES,
 )
+from stream.engine.turns import has_turns, in_force, oldest
 
 EVERY = -1  # all experiments of the user
 NO_EXPERIMENT = -1
@@ -103,16 +104,12 @@ def open_for(t, e, surface):
 @njit
 def group_of(t, a, at):
     """One experiment in a user's list: (row in force at `at` or -1, earliest row, row of the next experiment or -1)."""
-    e = t.assigned[a].experiment
-    hit = np.int64(-1)
-    first = a
-    while a >= 0 and t.assigned[a].experiment == e:
-        if hit < 0 and t.assigned[a].at <= at:
-            hit = a
-        if t.assigned[a].at < t.assigned[first].at:
-            first = a  # of equal times the one in force stands before
-        a = np.int64(t.assigned[a].next)
-    return hit, first, a
+    if not has_turns(t, a):
+        s = t.assigned[a]
+        return (a if s.at <= at else np.int64(-1)), a, np.int64(s.next)
+    last = oldest(t, a)
+    # Of the earliest at equal times the one in force stands before.
+    return in_force(t, a, at), in_force(t, a, t.assigned[last].at), np.int64(t.assigned[last].next)
 
 
 @njit
@@ -313,16 +310,26 @@ def credit_interaction(t, link, sign, only):
 @njit
 def credit_held(t, user, only, sign):
     """Add or take back all held events of a user in one experiment, impressions first."""
+    credit_between(t, user, only, sign, -ALWAYS, ALWAYS, 0, 0)
+
+
+@njit
+def credit_between(t, user, only, sign, start, end, old_impressions, old_interactions):
+    """The same for those with start <= at < end; so many of the oldest rows of the rings are surely before `start`."""
     q = np.int64(t.users[user].impression)
     mask = t.imps.shape[0] - 1
-    while alive(q, t.m[IMP_BASE], t.m[IMPS]) and t.imps[q & mask].user == user:
+    base, count = (t.m[IMP_BASE] + old_impressions) & LINK_MASK, t.m[IMPS] - old_impressions
+    while alive(q, base, count) and t.imps[q & mask].user == user:
         i = t.imps[q & mask]
-        credit_impression(t, q, sign, sign if i.clicks > 0 else 0, sign if i.conversions > 0 else 0, only)
+        if start <= i.at and i.at < end:
+            credit_impression(t, q, sign, sign if i.clicks > 0 else 0, sign if i.conversions > 0 else 0, only)
         q = np.int64(i.previous)
     q = np.int64(t.users[user].interaction)
     mask = t.ints.shape[0] - 1
-    while alive(q, t.m[INT_BASE], t.m[INTS]) and t.ints[q & mask].user == user:
-        credit_interaction(t, q, sign, only)
+    base, count = (t.m[INT_BASE] + old_interactions) & LINK_MASK, t.m[INTS] - old_interactions
+    while alive(q, base, count) and t.ints[q & mask].user == user:
+        if start <= t.ints[q & mask].at and t.ints[q & mask].at < end:
+            credit_interaction(t, q, sign, only)
         q = np.int64(t.ints[q & mask].previous)
 
 

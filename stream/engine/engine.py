@@ -206,7 +206,7 @@ class Engine:
         for ring, (_, count) in RINGS.items():
             added = int(self._store.m[count]) - before[ring]
             if added:
-                self._segments[ring].add(added, self._segment_ms)
+                self._segments[ring].add(added, self._segment_ms, self.horizon_ms)
 
     def _freeze(self) -> None:
         n = len(self.experiments.names)
@@ -294,8 +294,16 @@ class Engine:
         pre_values = self._column(batch, "pre_value")
         self._run(
             apply_assignments, status, users, experiments, arms, at, batch.buf, event_ids, slices,
-            np.where(pre_values == NULL, 0, pre_values),
+            np.where(pre_values == NULL, 0, pre_values), *self._held_before(at),
         )  # fmt: skip
+
+    def _held_before(self, at: I64) -> tuple[I64, I64, int]:
+        """By row, how many of the oldest impressions and interactions are before it; and before when no event is."""
+        rings = self._segments["impressions"], self._segments["interactions"]
+        settled = min(self.horizon_ms, *(segments.oldest_ms(self.horizon_ms) for segments in rings))
+        if not len(self._store.a["turns"]):  # only as_of asks
+            return np.zeros(len(at), np.int64), np.zeros(len(at), np.int64), settled
+        return rings[0].rows_before(at), rings[1].rows_before(at), settled
 
     def _arms_of(self, batch: Batch, status: I64) -> tuple[I64, I64]:
         """Numbers of experiment and arm by row; rejects rows whose arm cannot be."""

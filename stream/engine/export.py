@@ -35,6 +35,7 @@ from stream.engine.layout import (
 )
 from stream.engine.rows import Array, Rows, capacity_for, flat, of_ring, ring_of, table_of
 from stream.engine.tables import Store
+from stream.engine.turns import index_turns
 
 RINGS: tuple[tuple[int, int, tuple[str, ...]], ...] = (
     (IDS_BASE, IDS, ("id_keys", "id_tags")),
@@ -84,6 +85,8 @@ def load_tables(export: Mapping[str, Rows]) -> Store:
         arrays[f"{name}_slots"] = pair_slots(keys, int(arrays["m"][counter]), 2 * len(keys))
     store = Store(arrays)
     store.room_for_declared()
+    store.room_for_turns()
+    index_turns(store.tables())
     _index(store)
     link_users(store.tables())
     if store.m[ITEMS_ON]:

@@ -1,8 +1,9 @@
 """What the state is made of: row layouts, counters and the arrays that kernels receive.
 
 Bytes per entry, index slots included: remembered id 12 + 16, impression 60 + 16, interaction 70 + 16 when it waits,
-user 24 + 16, user in an experiment 136 + the length of the assignment's event_id (64 more with declared metrics). Where
-interactions name items, an impression has 32 more and an interaction 16 more (`items`).
+user 24 + 16, user in an experiment 136 + the length of the assignment's event_id (64 more with declared metrics, 12
+with experiments under as_of, which have a row for each assignment). Where interactions name items, an impression has 32
+more and an interaction 16 more (`items`).
 """
 
 from typing import Any
@@ -42,6 +43,7 @@ ASSIGNED = np.dtype(
      ("mixed_events", "i4"), ("before", "i4"), ("foreign", "i4"), ("days", "u4"), ("exposed_days", "u4"),
      ("id_len", "i4"), ("experiment", "i2"), ("phase", "i1"), ("flags", "i1")]
 )  # fmt: skip
+TURN = np.dtype([("jump", "i4"), ("depth", "i4"), ("ring", "i4")])  # of a row under as_of, see turns
 EXPOSURE = np.dtype([("at", "i8"), ("user", "i8")])
 DECLARED = MAX_METRICS  # quantities of declared metrics, by experiment
 
@@ -93,6 +95,7 @@ FIELDS: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
     "ints": (INTERACTION, ()),
     "int_nodes": (NODE, ()),
     "assigned": (ASSIGNED, ()),
+    "turns": (TURN, ()),  # beside `assigned`; 0 rows: no experiment is under as_of
     "arena": (np.dtype("u1"), ()),  # event_ids of assignments
     "scratch_keys": (np.dtype("i8"), PAIR),  # arm << 32 | combination, pane
     "scratch_slots": (np.dtype("i4"), ()),

@@ -33,7 +33,7 @@ from stream.engine.layout import (
 from stream.engine.moments import MOMENTS
 from stream.engine.outputs import COHORTS
 from stream.engine.rows import Array, Rows, flat, of_ring
-from stream.engine.segments import SEGMENT
+from stream.engine.segments import SEGMENT, UNKNOWN_MS
 
 Export = Mapping[str, Rows]
 
@@ -72,7 +72,7 @@ def _from_1(export: Export) -> Export:
     out = {PREFIX + name: rows for name, rows in new.items()}
     meta = json.loads(bytes(old["meta"]))
     for ring, segments in meta.pop("segments").items():
-        out[f"segments.{ring}"] = flat(np.array([tuple(s) for s in segments], SEGMENT))
+        out[f"segments.{ring}"] = flat(np.array([(*s, UNKNOWN_MS) for s in segments], SEGMENT))
     meta["version"] = 2
     out["meta"] = flat(np.frombuffer(bytearray(json.dumps(meta).encode()), np.uint8))
     kept = (name for name in old if not name.startswith(PREFIX) and name != "meta")
@@ -109,8 +109,8 @@ def _from_2(export: Export) -> Export:
         "m": flat(m),
         "assigned": flat(_exposed_from_the_start(old["assigned"].joined, policy)),
         "declared": flat(np.zeros((0, 2 * DECLARED), np.int64)),
-        "imps": Rows(tuple((first, _as(IMPRESSION, part)) for first, part in old["imps"].parts)),
-        "ints": Rows(tuple((first, _as(INTERACTION, part)) for first, part in old["ints"].parts)),
+        "imps": _all_as(IMPRESSION, old["imps"]),
+        "ints": _all_as(INTERACTION, old["ints"]),
     }
     for part in new["imps"].parts:
         part[1]["latency"] = -1
@@ -124,14 +124,18 @@ def _from_2(export: Export) -> Export:
 
 
 def _from_3(export: Export) -> Export:
-    """Version 3 kept in each impression a link to the user's impression of the same item that had come before."""
+    """Version 3 linked impressions of one item to each other, and did not note how old a step's events may be."""
     meta = json.loads(bytes(export["meta"].joined)) | {"version": 4}
-    imps = Rows(tuple((first, _as(IMPRESSION, part)) for first, part in export[PREFIX + "imps"].parts))
-    return {
-        **export,
-        PREFIX + "imps": imps,
-        "meta": flat(np.frombuffer(bytearray(json.dumps(meta).encode()), np.uint8)),
-    }
+    new = {PREFIX + "imps": _all_as(IMPRESSION, export[PREFIX + "imps"])}
+    for name in (name for name in export if name.startswith("segments.")):
+        new[name] = _all_as(SEGMENT, export[name])
+        for _, part in new[name].parts:
+            part["oldest_ms"] = UNKNOWN_MS
+    return {**export, **new, "meta": flat(np.frombuffer(bytearray(json.dumps(meta).encode()), np.uint8))}
+
+
+def _all_as(dtype: np.dtype[Any], old: Rows) -> Rows:
+    return Rows(tuple((first, _as(dtype, part)) for first, part in old.parts))
 
 
 def _as(dtype: np.dtype[Any], old: Array) -> Array:

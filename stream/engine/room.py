@@ -4,7 +4,8 @@
 import numpy as np
 from numba import njit
 
-from stream.engine.index import alive
+from stream.contracts.limits import MAX_ARMS
+from stream.engine.index import LINK_MASK, alive
 from stream.engine.layout import (
     IMP_BASE,
     IMPS,
@@ -17,30 +18,39 @@ from stream.engine.layout import (
     SCRATCH,
     TOUCHED,
 )
+from stream.engine.turns import has_turns, oldest, rows_in
 
 
 @njit
-def held_events(t, user):
-    """How many events of this user are held."""
+def held_between(t, user, start, end, old_impressions, old_interactions):
+    """How many events of this user with start <= at < end are held; see credit.credit_between."""
     n = 0
     q = np.int64(t.users[user].impression)
-    while alive(q, t.m[IMP_BASE], t.m[IMPS]) and t.imps[q & (t.imps.shape[0] - 1)].user == user:
-        n += 1
-        q = np.int64(t.imps[q & (t.imps.shape[0] - 1)].previous)
+    mask = t.imps.shape[0] - 1
+    base, count = (t.m[IMP_BASE] + old_impressions) & LINK_MASK, t.m[IMPS] - old_impressions
+    while alive(q, base, count) and t.imps[q & mask].user == user:
+        n += 1 if start <= t.imps[q & mask].at and t.imps[q & mask].at < end else 0
+        q = np.int64(t.imps[q & mask].previous)
     q = np.int64(t.users[user].interaction)
-    while alive(q, t.m[INT_BASE], t.m[INTS]) and t.ints[q & (t.ints.shape[0] - 1)].user == user:
-        n += 1
-        q = np.int64(t.ints[q & (t.ints.shape[0] - 1)].previous)
+    mask = t.ints.shape[0] - 1
+    base, count = (t.m[INT_BASE] + old_interactions) & LINK_MASK, t.m[INTS] - old_interactions
+    while alive(q, base, count) and t.ints[q & mask].user == user:
+        n += 1 if start <= t.ints[q & mask].at and t.ints[q & mask].at < end else 0
+        q = np.int64(t.ints[q & mask].previous)
     return n
 
 
 @njit
 def assignments_of(t, user):
-    """How many rows the user's list of assignments has."""
+    """How many rows of the user's assignments an event can change at most: under as_of those with an arm's sums."""
     n = 0
     a = np.int64(t.users[user].assigned)
     while a >= 0:
-        n += 1
+        if has_turns(t, a):
+            n += min(rows_in(t, a), MAX_ARMS + 1)
+            a = oldest(t, a)
+        else:
+            n += 1
         a = np.int64(t.assigned[a].next)
     return n
 

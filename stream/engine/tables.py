@@ -21,6 +21,7 @@ from stream.engine.index import (
 from stream.engine.layout import (
     ALWAYS,
     ARENA,
+    AS_OF,
     ASG,
     ASG_FREE,
     ASSIGNED,
@@ -45,6 +46,7 @@ from stream.engine.layout import (
     SCRATCH,
     TOUCHED,
     TROUBLES,
+    TURN,
     USER,
     USERS,
     USERS_USED,
@@ -139,6 +141,12 @@ class Store:
         if int(self.m[ARENA]) + id_bytes > len(self.a["arena"]):
             self.put(arena=grown(self.a["arena"], power_of_two(int(self.m[ARENA]) + id_bytes)))
         self.room_for_declared()
+        self.room_for_turns()
+
+    def room_for_turns(self) -> None:
+        """Let every assignment have its place among the user's turns, if any experiment is under as_of."""
+        if len(self.a["turns"]) < len(self.a["assigned"]) and (self.a["policy"] == AS_OF).any():
+            self.put(turns=grown(self.a["turns"], len(self.a["assigned"])))
 
     def room_for_declared(self) -> None:
         """Give every assignment a row of declared quantities, if any experiment declares some or ever did."""
@@ -255,6 +263,7 @@ def _empty() -> dict[str, Array]:
         "ints": np.zeros(SMALL, INTERACTION),
         "int_nodes": np.zeros(0, NODE),
         "assigned": np.zeros(SMALL, ASSIGNED),
+        "turns": np.zeros(0, TURN),
         "declared": np.zeros((0, 2 * DECLARED), np.int64),
         "before": np.zeros(SMALL, ASSIGNED),
         "before_declared": np.zeros((0, 2 * DECLARED), np.int64),
