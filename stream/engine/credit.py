@@ -256,10 +256,13 @@ def add_early(t, row, p, sign):
 @njit
 def add_declared(t, row, p, group, value, sign):
     """Add the interaction at place p to the declared quantities that it feeds."""
-    feeds = np.int64(t.feeds[t.assigned[row].experiment, t.ints[p].word])
+    e = t.assigned[row].experiment
+    feeds = np.int64(t.feeds[e, t.ints[p].word])
     if feeds == 0 or t.declared.shape[0] <= row:
         return
     for k in range(DECLARED):
+        if t.ints[p].at < t.feeds_from[e, k]:
+            continue
         if (feeds >> k) & 1:
             t.declared[row, group + k] += sign
         if (feeds >> (DECLARED + k)) & 1:

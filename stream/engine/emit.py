@@ -105,6 +105,12 @@ class Emitter:
         self._swept_ms, self._swept_rows = self.clock_ms, self.panes.rows + self.slices.rows
         self._swept_hours = int(self.store.m[LEDGER])
 
+    def drop_cohorts(self) -> None:
+        """Forget the cohorts of frozen experiments: they are put out, and nobody moves between them any more."""
+        n = self.cohorts.rows
+        experiments = self.cohorts.keys[:n, 0] // (2 * MAX_PHASES * MAX_ARMS)
+        self.cohorts.keep(self.store.a["frozen"][experiments] == 0)
+
     def add_dead_letters(self, batch: Batch, status: npt.NDArray[np.int64]) -> None:
         """Keep the rejected rows of a batch."""
         for i in np.flatnonzero(status > 0):

@@ -183,7 +183,7 @@ class Engine:
             self.definitions = step.definitions
             for kind in (CLICK_KIND, *step.definitions.conversion_kinds):
                 self._dictionary("kind").code_of(kind)
-            self.experiments.define(step.definitions, self.clock_ms)
+            self.experiments.define(step.definitions, max(self.newest) + 1)
         self._store.m[WINDOW] = step.definitions.attribution_window_ms
         self._emitter.begin(step.number, self.clock_ms, self.definitions.slice_dimensions)
         self._expire()
@@ -217,6 +217,8 @@ class Engine:
         for e in np.flatnonzero(over):
             self._store.a["frozen"][e] = 1
             drop_experiment(self._store.tables(), int(e))
+        if over.any():
+            self._emitter.drop_cohorts()
 
     def _advance_clock(self, caught_up: tuple[bool, bool, bool]) -> None:
         behind = [newest for newest, done in zip(self.newest, caught_up, strict=True) if not done]

@@ -30,7 +30,7 @@ FORETOLD = {
 }
 BY_EXPERIMENT = (
     "policy", "frozen", "ends_at", "currency", "has_surfaces", "surfaces", "phases", "cap", "foretold", "feeds",
-    "troubles", "troubled", "declaring",
+    "feeds_from", "troubles", "troubled", "declaring",
 )  # fmt: skip
 
 
@@ -50,13 +50,17 @@ class Experiments:
         self.arms: list[list[str]] = []
         self._numbers: dict[str, int] = {}
         self._definitions = Definitions()
-        self._clock_ms = -1
+        self._unseen_ms = -1
         self._declared: dict[str, Mapping[str, Arm]] = {}
 
-    def define(self, definitions: Definitions, clock_ms: int = -1) -> None:
-        """Take the rules of all experiments, known and declared. clock_ms: since when a new quantity counts."""
+    def define(self, definitions: Definitions, unseen_ms: int = -1) -> None:
+        """Take the rules of all experiments, known and declared. unseen_ms: no event so far was as late.
+
+        A quantity that is new in an experiment with data counts events from then on: so it is known of every event
+        whether it was counted, when the event is taken back.
+        """
         self._definitions = definitions
-        self._clock_ms = clock_ms
+        self._unseen_ms = unseen_ms
         self._declared = {experiment.name: experiment.arms for experiment in definitions.experiments}
         for experiment in definitions.experiments:
             self._number(experiment.name)
@@ -143,13 +147,14 @@ class Experiments:
         feeds = self.store.a["feeds"]
         feeds[number] = 0
         known = self.declared[number]
-        now = self._clock_ms if self.arms[number] else -1
+        now = self._unseen_ms if self.arms[number] else -1
         # Without data they may also go, or change places.
         since = {quantity.name: known.get(quantity.name, now) for quantity in experiment.quantities}
         if list(since) != list(known):
             self.store.a["declaring"][number] = 1
         self.declared[number] = since
         for slot, quantity in enumerate(experiment.quantities):
+            self.store.a["feeds_from"][number, slot] = since[quantity.name]
             bit = 1 << (slot + DECLARED if quantity.adds_value else slot)
             for kind in quantity.kinds:
                 feeds[number, self.kinds.code_of(kind)] |= bit

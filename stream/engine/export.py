@@ -51,7 +51,7 @@ FLAT: tuple[tuple[int, tuple[str, ...]], ...] = (
 )
 WHOLE = (
     "m", "policy", "frozen", "ends_at", "currency", "has_surfaces", "surfaces", "phases", "cap", "foretold", "feeds",
-    "troubles", "troubled", "declaring",
+    "feeds_from", "troubles", "troubled", "declaring",
 )  # fmt: skip
 PREFIX = "state."
 

@@ -132,6 +132,10 @@ FIELDS: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
         np.dtype("u1"),
         (1024,),
     ),  # by word: bits 0-3, the declared quantities it counts for; 4-7, adds value to
+    "feeds_from": (
+        np.dtype("i8"),
+        (DECLARED,),
+    ),  # since when each declared quantity counts, by the event's time
     "troubles": (np.dtype("i8"), (MAX_ARMS * TROUBLES,)),  # by arm: events that count for nothing
     "troubled": (np.dtype("i1"), ()),  # whether `troubles` changed in this step
     "declaring": (np.dtype("i1"), ()),  # whether a quantity was declared since the last step

@@ -124,9 +124,15 @@ def _from_2(export: Export) -> Export:
 
 
 def _from_3(export: Export) -> Export:
-    """Version 3 linked impressions of one item to each other, and did not note how old a step's events may be."""
+    """Version 3 linked impressions of one item to each other, did not note how old a step's events may be, and counted
+    for quantities that were declared later what came since, whatever its time.
+    """
     meta = json.loads(bytes(export["meta"].joined)) | {"version": 4}
-    new = {PREFIX + "imps": _all_as(IMPRESSION, export[PREFIX + "imps"])}
+    experiments = len(export[PREFIX + "policy"].joined)
+    new = {
+        PREFIX + "imps": _all_as(IMPRESSION, export[PREFIX + "imps"]),
+        PREFIX + "feeds_from": flat(np.full((experiments, DECLARED), -1, np.int64)),  # `define` fills it
+    }
     for name in (name for name in export if name.startswith("segments.")):
         new[name] = _all_as(SEGMENT, export[name])
         for _, part in new[name].parts:

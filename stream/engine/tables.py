@@ -285,6 +285,7 @@ def _empty() -> dict[str, Array]:
         "cap": np.full(16, ALWAYS, np.int64),
         "foretold": np.zeros(16, np.int8),
         "feeds": np.zeros((16, 1024), np.uint8),
+        "feeds_from": np.full((16, DECLARED), -1, np.int64),
         "troubles": np.zeros((16, MAX_ARMS * TROUBLES), np.int64),
         "troubled": np.zeros(16, np.int8),
         "declaring": np.zeros(16, np.int8),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stream.contracts.definitions import Arm, Definitions, Experiment, Metric
+from stream.contracts.definitions import Arm, Definitions, Experiment, Metric, Policy
 from stream.contracts.topics import Topic
 from tests.engine.makers import DAY, HOUR, MINUTE, T0, Run, an_assignment, an_impression, an_interaction
 
@@ -146,6 +146,8 @@ def test_a_frozen_experiment_drops_its_users_rows_and_they_are_used_again() -> N
     run.step(impressions=[an_impression("clock", END + 2 * DAY + 1, "u9")])
     run.step()
     assert run.totals() == before
+    assert run.engine._emitter.cohorts.rows == 0
+    assert run.table("cohorts")["e1", "treatment", "all", "", 0, "assignment", T0 // DAY]["users"] == 500
     rows = int(run.engine._store.m[14])
     run.step(
         assignments=[an_assignment(f"b{k}", END + 2 * DAY, f"u{k}", experiment="e2") for k in range(500)]
@@ -189,3 +191,26 @@ def test_a_metric_without_data_that_is_replaced_leaves_its_slot_to_the_new_one()
     run.step(interactions=[an_interaction(kind="share"), an_interaction("n2", kind="save")])
     assert run.total()["declared_1"] == 1
     assert run.rows["declared_metrics"]["e1", "share"] == (1, -1)
+
+
+def test_a_metric_that_is_declared_later_counts_events_from_then_on_and_takes_no_earlier_ones_back() -> None:
+    plain = Definitions(experiments=(Experiment(name="e1", policy=Policy.AS_OF),))
+    run = Run(plain)
+    run.step(
+        assignments=[an_assignment(arm="a")],
+        impressions=[an_impression()],
+        interactions=[an_interaction(kind="wish")],
+    )
+    saves = {"wishes": Metric(kinds=("wish",))}
+    run.definitions = Definitions(experiments=(Experiment(name="e1", policy=Policy.AS_OF, metrics=saves),))
+    since = T0 + 2 * MINUTE + 1  # no event was as late
+    run.step(
+        interactions=[
+            an_interaction("n2", since, kind="wish"), an_interaction("late", since - 1, kind="wish"),
+        ],
+    )  # fmt: skip
+    assert run.rows["declared_metrics"]["e1", "wishes"] == (1, since)
+    assert run.total(arm="a")["declared_1"] == 1
+    run.step(assignments=[an_assignment("a2", T0 + 1, arm="b")])  # all events move to the other arm
+    assert [run.total(arm=arm)["declared_1"] for arm in "ab"] == [0, 1]
+    assert [run.total(arm=arm)["declared_1_sq"] for arm in "ab"] == [0, 1]
