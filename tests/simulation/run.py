@@ -27,10 +27,11 @@ _ROT = 0.05  # per look and partition
 
 @dataclass(frozen=True)
 class Product:
-    """What is simulated; tests put in parts with a rule taken out."""
+    """What is simulated, and in which weather; tests put in parts with a rule taken out."""
 
     partition_class: Callable[..., Partition] = Partition
     sink_of: Callable[[Sink], Sink] = lambda sink: sink
+    weather: Callable[[Weather], Weather] = lambda drawn: drawn
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Simulation:
 
     def __init__(self, seed: int, product: Product, *, is_told: bool) -> None:
         draw = random.Random(seed)
-        weather = weather_of(draw)
+        weather = product.weather(weather_of(draw))
         schedule = Schedule()
         schedule.told = [] if is_told else None
         self.weather = weather

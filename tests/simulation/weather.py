@@ -3,6 +3,8 @@
 import random
 from dataclasses import dataclass, fields, replace
 
+NEVER_MS = 10**9
+
 
 @dataclass(frozen=True)
 class Weather:
@@ -43,7 +45,6 @@ class Weather:
 
 def weather_of(draw: random.Random) -> Weather:
     """The weather of a seed."""
-    often = 10**9
     return Weather(
         workers=draw.choice([1, 2, 2, 2, 3]),
         partitions=draw.choice([1, 1, 1, 2, 2, 3]),
@@ -63,10 +64,10 @@ def weather_of(draw: random.Random) -> Weather:
         lose_answer=draw.choice([0, 0.02, 0.08]),
         lost_fetch=draw.choice([0, 0.05]),
         left_over=draw.choice([0, 0.1]),
-        kill_every_ms=draw.choice([often, often, 2_000, 4_000]),
-        pause_every_ms=draw.choice([often, 2_000, 4_000, 4_000]),
-        leave_every_ms=draw.choice([often, often, 2_000, 5_000]),
-        sink_away_every_ms=draw.choice([often, 2_000, 5_000]),
+        kill_every_ms=draw.choice([NEVER_MS, NEVER_MS, 2_000, 4_000]),
+        pause_every_ms=draw.choice([NEVER_MS, 2_000, 4_000, 4_000]),
+        leave_every_ms=draw.choice([NEVER_MS, NEVER_MS, 2_000, 5_000]),
+        sink_away_every_ms=draw.choice([NEVER_MS, 2_000, 5_000]),
         compacts=draw.random() < 0.6,
         rots=draw.random() < 0.3,
         schema_is_late=draw.random() < 0.3,
