@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from stream.decisions.book import Book, Page
+from stream.decisions.decision import Decision
 from stream.durability.journal import Entry, Journal
 from stream.durability.machine import Executed, Sink, State
 from stream.durability.partition import Partition
@@ -47,6 +49,21 @@ class WithoutReadings(Partition):
         return piece.batch
 
 
+class WrittenOver(Book):
+    """Whoever decides writes, whatever is there."""
+
+    def write(self, decision: Decision) -> bool:
+        self._store.put(f"decisions/{decision.id}/decision", decision.to_json())
+        return True
+
+
+class NeverDone(Book):
+    """Nobody learns what another worker left undone."""
+
+    def pages(self, experiment: str) -> list[Page]:
+        return [replace(page, done=frozenset({"message"})) for page in super().pages(experiment)]
+
+
 class AckedAtOnce:
     """A sink that says that all is durable as soon as it was put."""
 
@@ -69,13 +86,18 @@ class AckedAtOnce:
 
 def of_sleepers(drawn: Weather) -> Weather:
     """Workers that often stand still while others get far ahead: else a collected entry is hardly ever missed."""
-    return replace(drawn, workers=3, partitions=1, events=200, storm_ms=12_000, pause_every_ms=1_000, freeze_ms=5_000,
-                   crash=0, refuse=0, kill_every_ms=NEVER_MS)  # fmt: skip
+    return replace(
+        drawn, workers=3, partitions=1, events=300, storm_ms=12_000, pause_every_ms=1_000, freeze=0.01, freeze_ms=5_000,
+        crash=0, refuse=0, lose_answer=0, kill_every_ms=NEVER_MS, sink_away_every_ms=NEVER_MS, rots=False,
+        nothing_is_late=False,
+    )  # fmt: skip
 
 
 ABLATIONS = {
     "no journal": Product(partition_class=WithoutJournal),
     "no stale check": Product(partition_class=WithoutStaleCheck, weather=of_sleepers),
     "no wait for the sinks": Product(sink_of=AckedAtOnce),
+    "no put-if-absent of decisions": Product(book_class=WrittenOver, weather=of_sleepers),
+    "no completion of decisions": Product(book_class=NeverDone),
     "no schemas in the journal": Product(partition_class=WithoutReadings),
 }

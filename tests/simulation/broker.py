@@ -81,6 +81,7 @@ class Broker:
         self.logs = _logs(weather, seed, draw)
         self.latest_ms = max(at for log in self.logs.values() for _, at in log.arrivals)
         self.partials: list[list[Message]] = [[] for _ in range(PARTIALS_PARTITIONS)]
+        self.told: list[Message] = []  # of the decisions' topic
         self.displaces = False  # a reader got a zombie's partial instead of a newer one
 
     @property

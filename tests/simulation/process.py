@@ -14,16 +14,19 @@ from stream.app.rolling import RollingWindows
 from stream.app.worker import Worker
 from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
+from stream.decisions.book import Book, Store
 from stream.durability.image import Sizes
 from stream.durability.machine import Machines, Sink
 from stream.durability.partition import Partition
 from stream.durability.surroundings import Clock, Owner, Pace, Surroundings
 from stream.intake.reading import Readings
+from stream.rolling.partials import partition_for
 from tests.app.fakes import NAMES
 from tests.simulation.broker import PARTIALS, PARTIALS_PARTITIONS, Broker, Group, SimulatedDecoder
 from tests.simulation.checkpoints import SharedStore, TroubledStore
 from tests.simulation.consumer import SimulatedConsumer
 from tests.simulation.database import Connection, Database, HandWriter
+from tests.simulation.deciding import TOPIC, decisions_of
 from tests.simulation.schedule import Life, ProcessLoop, Schedule
 from tests.simulation.trouble import Trouble
 from tests.simulation.weather import Weather
@@ -40,6 +43,7 @@ PACE = Pace(
     sizes=Sizes(piece_bytes=12_000, round_bytes=24_000, spare_bytes=4_000, pieces=4),
 )
 _STEP_SECONDS = 0.2
+_DECIDE_SECONDS = 0.5
 _HEARTBEAT_SECONDS = 0.1
 _MAX_ROWS, _MAX_MESSAGES = 2_000, 300
 _SKEW_MS = 80
@@ -66,6 +70,7 @@ class World:
     began_ms: int  # the wall clock at simulated time 0
     partition_class: Callable[..., Partition]
     sink_of: Callable[[Sink], Sink]
+    book_class: Callable[[Store], Book]
 
 
 class Process:
@@ -111,6 +116,11 @@ class Process:
         )
         self.rolling = RollingWindows(self.writer, partitions=PARTIALS_PARTITIONS)
         self._outlet = outlet
+        self._told = KafkaOutlet(self._send)
+        self._decisions = decisions_of(
+            world.book_class(store), self.writer, self._told,
+            simulated_ms=lambda: schedule.now_ms, now_ms=self._now_ms,
+        )  # fmt: skip
 
     def start(self) -> "Process":
         """Begin all tasks."""
@@ -122,6 +132,7 @@ class Process:
             self._send_messages,
             self._write,
             self._roll,
+            self._decide,
         ):
             self._spawn(task)
         return self
@@ -188,6 +199,7 @@ class Process:
         consumer.assign(inputs, partials)
         self.worker.keep_only(set(numbers))
         self.rolling.assign(set(partials))
+        self._decisions.keep_only(lambda name: partition_for(name, PARTIALS_PARTITIONS) in partials)
         self.rolling.expect(consumer.partials_ends)
         if inputs:
             await self.worker.seek_all(consumer, inputs)
@@ -210,6 +222,7 @@ class Process:
         while True:
             try:
                 await self._outlet.flush()
+                await self._told.flush()
                 await asyncio.sleep(0.1)
             except NoBroker:
                 await asyncio.sleep(0.3)
@@ -223,6 +236,11 @@ class Process:
         while True:
             self.rolling.write()
             await asyncio.sleep(0.5)
+
+    async def _decide(self) -> None:
+        while not self._stops:
+            await self._loop.run_in_executor(None, self._decisions.round)
+            await asyncio.sleep(_DECIDE_SECONDS)
 
     async def _close(self) -> None:
         try:
@@ -241,6 +259,8 @@ class Process:
             if message.topic == PARTIALS:
                 assert message.partition is not None
                 self._world.broker.partials[message.partition].append((message.key, message.value))
+            elif message.topic == TOPIC:
+                self._world.broker.told.append((message.key, message.value))
         acknowledged = self._loop.create_future()
         self._loop.call_later(self._draw.uniform(0, 0.02), _acknowledge, acknowledged)
         return acknowledged

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from stream.decisions.book import Book, Store
 from stream.durability.journal import Entry
 from stream.durability.machine import Sink
 from stream.durability.partition import Partition
@@ -13,6 +14,7 @@ from tests.engine.streams import definitions
 from tests.simulation.broker import Broker, Group
 from tests.simulation.checkpoints import SharedStore
 from tests.simulation.database import Database
+from tests.simulation.deciding import differences, is_settled
 from tests.simulation.process import Process, World, folder_of
 from tests.simulation.schedule import Broken, Schedule
 from tests.simulation.truth import Truth
@@ -31,6 +33,7 @@ class Product:
 
     partition_class: Callable[..., Partition] = Partition
     sink_of: Callable[[Sink], Sink] = lambda sink: sink
+    book_class: Callable[[Store], Book] = Book
     weather: Callable[[Weather], Weather] = lambda drawn: drawn
 
 
@@ -106,6 +109,7 @@ class Simulation:
             began_ms=broker.latest_ms - behind_ms,
             partition_class=product.partition_class,
             sink_of=product.sink_of,
+            book_class=product.book_class,
         )
         self._draw = draw
         self._is_calm = False
@@ -131,7 +135,7 @@ class Simulation:
         schedule.run(weather.storm_ms)
         self._calm_down()
         deadline = schedule.now_ms + _PATIENCE_MS
-        while not self._is_all_counted():
+        while not (self._is_all_counted() and is_settled(self.world.store)):
             if schedule.now_ms > deadline:
                 raise schedule.fail("it does not come to an end")
             schedule.run(schedule.now_ms + 500)
@@ -161,6 +165,8 @@ class Simulation:
         if self.weather.nothing_is_late and not self.weather.schema_is_late:
             truth.compare_with_all_at_once(world.database)
         truth.compare_rolling(world.database, {n: list(c) for n, c in chunks.items()})
+        if wrong := differences(world.store, world.broker.told, world.database):
+            raise schedule.fail("decisions: " + "; ".join(wrong))
 
     # What happens from outside
 
