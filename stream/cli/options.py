@@ -6,8 +6,11 @@ from typing import Any
 
 import click
 
+from stream.stats.confidence import DEFAULT_ALPHA, DEFAULT_TUNING
+
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
+SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -27,6 +30,22 @@ experiment_files: Decorator = click.option(
     type=FOLDER,
     metavar="DIR",
     help="Folder of experiment files, instead of those it was counted with.",
+)
+
+alpha: Decorator = click.option(
+    "--alpha",
+    type=SHARE,
+    default=DEFAULT_ALPHA,
+    show_default=True,
+    help="How often intervals may miss the truth.",
+)
+
+tuning: Decorator = click.option(
+    "--tuning",
+    type=click.IntRange(min=1),
+    default=DEFAULT_TUNING,
+    show_default=True,
+    help="Users at which the always-valid interval is tightest.",
 )
 
 rejects: Decorator = click.option(

@@ -17,7 +17,7 @@ from stream.results.counted import ALL, Counted
 from stream.results.metrics import metrics_of
 from stream.results.rows import Basis
 from stream.sink.counted import counted, definitions
-from stream.stats.confidence import DEFAULT_ALPHA, DEFAULT_TUNING, Confidence
+from stream.stats.confidence import Confidence
 from stream.stats.estimates import Estimate, estimate
 from stream.stats.moments import Moments
 from stream.stats.sample_size import DEFAULT_POWER, Plan, users_always, users_fixed
@@ -51,9 +51,7 @@ def _part(context: click.Context, parameter: click.Parameter, text: str) -> floa
 @click.option(
     "--lift", required=True, callback=_part, metavar="PERCENT", help="The lift to find: 5%, -2.5% or 0.05."
 )
-@click.option(
-    "--rate", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="The control's share of users."
-)
+@click.option("--rate", type=options.SHARE, help="The control's share of users.")
 @click.option("--mean", type=float, help="The control's mean per user, instead of --rate; needs --sd.")
 @click.option(
     "--sd", type=click.FloatRange(min=0, min_open=True), help="Standard deviation over users, with --mean."
@@ -67,32 +65,20 @@ def _part(context: click.Context, parameter: click.Parameter, text: str) -> floa
 )
 @click.option(
     "--control-share",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=options.SHARE,
     default=0.5,
     show_default=True,
     help="The control's part of the two arms' users.",
 )
 @click.option(
     "--power",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=options.SHARE,
     default=DEFAULT_POWER,
     show_default=True,
     help="With which probability the lift shall be found.",
 )
-@click.option(
-    "--alpha",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=DEFAULT_ALPHA,
-    show_default=True,
-    help="How often intervals may miss the truth.",
-)
-@click.option(
-    "--tuning",
-    type=click.IntRange(min=1),
-    default=DEFAULT_TUNING,
-    show_default=True,
-    help="Users at which the always-valid interval is tightest.",
-)
+@options.alpha
+@options.tuning
 @options.into
 @options.as_json
 def plan(

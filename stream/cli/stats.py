@@ -9,7 +9,7 @@ import click
 from stream.cli import SUMMARIES, options
 from stream.cli.aggregates import read_aggregates
 from stream.cli.printing import note, print_json, print_table, shown
-from stream.stats.confidence import DEFAULT_ALPHA, DEFAULT_CONCENTRATION, DEFAULT_TUNING, Confidence
+from stream.stats.confidence import DEFAULT_CONCENTRATION, Confidence
 from stream.stats.results import ExperimentSums, comparisons, experiment_sample_ratio
 from stream.stats.srm import SampleRatio
 
@@ -25,20 +25,8 @@ Row = dict[str, Any]
     metavar="FILE",
     help="JSON lines: the sums of one arm for one metric each.",
 )
-@click.option(
-    "--alpha",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=DEFAULT_ALPHA,
-    show_default=True,
-    help="How often intervals may miss the truth.",
-)
-@click.option(
-    "--tuning",
-    type=click.IntRange(min=1),
-    default=DEFAULT_TUNING,
-    show_default=True,
-    help="Users at which the always-valid interval is tightest.",
-)
+@options.alpha
+@options.tuning
 @click.option(
     "--concentration",
     type=click.IntRange(min=1),
