@@ -157,6 +157,12 @@ class Settings(BaseSettings):
         gt=0,
         description="Rows that wait for ClickHouse, in bytes; at it, or at a quarter for Kafka, a worker pauses.",
     )
+    rows_per_second: int = Field(
+        100_000,
+        ge=1_000,
+        description="Rows a second that a worker sends to ClickHouse at most, over any ten seconds; where more would "
+        "come, steps take up to ten seconds.",
+    )
     breaker_rows: int = Field(
         10_000, ge=1_000, description="Newest events of a partition that the breaker looks at."
     )

@@ -135,7 +135,7 @@ class Health:
         if held.pause is Pause.SINK_IS_FULL:
             yield (
                 f"Partition {number} pauses: what waits for ClickHouse or Kafka has reached its limit, so see why they "
-                "do not take it."
+                "do not take it, or whether rows_per_second is too small."
             )
         if held.pause is Pause.MEMORY_LIMIT:
             yield (
@@ -161,13 +161,25 @@ class Health:
     # What should its owner know?
 
     def warnings(self) -> list[str]:
-        """What is no fault of the worker: a topic that had data and has none."""
+        """What is no fault of the worker: a topic that had data and has none, more rows than may be written."""
+        return [*self._silent_topics(), *self._too_many_rows()]
+
+    def _silent_topics(self) -> list[str]:
         return [
             f"No records of {self._names[topic]} for {seconds / 60:,.0f} min, though all that came is counted: "
             "does its producer run?"
             for topic, seconds in self.silences().items()
             if seconds > self.patience.silent and self._has_counted_all(topic)
         ]
+
+    def _too_many_rows(self) -> Iterator[str]:
+        writer = self._writer
+        if (seconds := writer.held_back_seconds) > self.patience.behind:
+            yield (
+                f"ClickHouse would get more than rows_per_second = {writer.rows_per_second:,.0f} for "
+                f"{seconds / 60:,.0f} min; {writer.waiting_rows:,} rows wait: raise it if ClickHouse carries more, "
+                "start more workers, or count fewer slice_dimensions."
+            )
 
     def silences(self) -> dict[Topic, float]:
         """Seconds since records of a topic last came, by topic that has ever had any."""

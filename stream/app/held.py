@@ -1,5 +1,6 @@
 """One partition number in this process: its step loop and what was fetched for it."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,11 +13,12 @@ from stream.contracts.topics import Topic
 from stream.durability.machine import Reading
 from stream.durability.partition import Done, Partition, Pause
 from stream.engine.batch import Batch
-from stream.engine.outputs import Tally
+from stream.engine.outputs import Outputs, Tally
 from stream.intake.transport import Fetched
 
 ENOUGH_ROWS = 50_000  # queued in a partition: take a step at once
 LEAST_SECONDS = 0.5  # between steps of a partition that has not enough
+MOST_SECONDS = 10.0  # the same where its steps make very many rows
 TURN_SECONDS = 0.5  # for one partition before the next one has its turn
 
 
@@ -59,10 +61,12 @@ class Held:
     is_assigned: bool = False
     is_running: bool = False
     is_replaying: bool = False  # what the journal held when it began is not all taken again yet
+    rows_per_second: float = math.inf  # for the sink: steps that make more become longer
     pause: Pause | None = None  # why it takes no step now
     newest_record_ms: int = -1  # Kafka record time of the newest record that a step has taken
     stepped_at: float = 0.0  # by `uptime`; or when it last had nothing to do
     _is_new: bool = True  # no step was taken since it began
+    _rows_made: int = 0  # by the last step that had not enough
 
     @property
     def rows(self) -> int:
@@ -82,7 +86,12 @@ class Held:
     @property
     def is_due(self) -> bool:
         """Whether a turn is worth its cost: another partition's may have come only just after this one's."""
-        return self.has_enough or self.uptime() - self.stepped_at >= LEAST_SECONDS
+        return self.has_enough or self.uptime() - self.stepped_at >= self.interval_seconds
+
+    @property
+    def interval_seconds(self) -> float:
+        """Between two steps, at least, of a partition that has not enough."""
+        return interval_seconds(self._rows_made, self.rows_per_second)
 
     def begin(self, *, is_ours: bool) -> None:
         """It is loaded and sought: take data, unless it went to another worker meanwhile."""
@@ -96,6 +105,7 @@ class Held:
         until = self.uptime() + TURN_SECONDS
         while self.is_running:
             self._decode(decoder)
+            had_enough = self.has_enough
             started = self.uptime()
             result = self.partition.advance()
             if isinstance(result, Pause):
@@ -106,6 +116,8 @@ class Held:
             self.stepped_at = self.uptime()
             counters.step_seconds.add(self.stepped_at - started)
             self._count(result, counters)
+            if not had_enough:  # a catch-up touches more panes in a step than what follows
+                self._rows_made = rows_of(result.outputs)
             if self.rows < ENOUGH_ROWS and not self.partition.has_replay:
                 return False
             if self.uptime() > until:
@@ -144,3 +156,13 @@ class Held:
             counters.replayed_steps += 1
         else:
             self.breaker.see(done.outputs.rows, rejected, letters["rule"][-1] if rejected else "")
+
+
+def interval_seconds(rows_made: int, rows_per_second: float) -> float:
+    """So long after a step that made so many rows comes the next one: what falls into a pane meanwhile is one row."""
+    return min(MOST_SECONDS, max(LEAST_SECONDS, rows_made / rows_per_second))
+
+
+def rows_of(outputs: Outputs) -> int:
+    """Of all its tables."""
+    return sum(len(next(iter(columns.values()))) for columns in outputs.tables.values())

@@ -41,6 +41,7 @@ PER_PARTITION: tuple[tuple[str, str, Callable[[Held], float]], ...] = (
         "Bytes of fetches not decoded yet",
         lambda held: sum(feed.nbytes for feed in held.feeds),
     ),
+    ("step_interval_seconds", "Between two steps, at least", lambda held: held.interval_seconds),
     ("state_bytes", "Memory of the state", lambda held: held.partition.state_bytes),
     ("rejected_share", "Of the newest events, the part that was rejected", lambda held: held.breaker.share),
     (
@@ -168,6 +169,14 @@ class Metrics(Collector):
         yield _gauge("outbox_bytes", "Bytes of these rows", {(): writer.waiting_bytes})
         yield _gauge(
             "outbox_age_seconds", "For how long some have been waiting", {(): writer.waiting_seconds}
+        )
+        yield _gauge(
+            "clickhouse_rows_limit", "Rows a second that are sent at most", {(): writer.rows_per_second}
+        )
+        yield _gauge(
+            "clickhouse_held_back_seconds",
+            "For how long flush after flush has waited because of it",
+            {(): writer.held_back_seconds},
         )
         yield _gauge("outbox_messages", "Messages that wait for Kafka", {(): outlet.waiting_messages})
         yield _gauge("outbox_message_bytes", "Bytes of these messages", {(): outlet.waiting_bytes})

@@ -115,7 +115,7 @@ class Diary:
         if len(warnings) > len(self._warnings):
             log.warning("%s", " ".join(warnings))
         if self._warnings and not warnings:
-            log.warning("Records come again.")
+            log.warning("No warnings any more.")
 
     def _write(self, reasons: list[str], warnings: list[str]) -> None:
         self._written_at = self._now()

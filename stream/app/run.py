@@ -54,6 +54,7 @@ from stream.sink.claim import claim
 from stream.sink.connect import Connection, connect, embedded_path
 from stream.sink.migrate import migrate
 from stream.sink.queries import Database
+from stream.sink.row_limit import RowLimit
 from stream.sink.standings import put_definitions
 from stream.sink.writer import Writer
 from stream.topics import create_topics
@@ -95,6 +96,7 @@ def run_worker(settings: Settings, *, new_generation: bool = False) -> int:
             lambda: TimedInserter(connection.client(), times.insert_seconds),
             max_bytes=int(settings.outbox_limit),
             on_latency=times.add_latency,
+            limit=RowLimit(settings.rows_per_second),
         )
         stack.callback(writer.close, CLOSE_SECONDS)
         return _run(
@@ -134,6 +136,7 @@ def _run(
         partitions=broker.cluster.partitions,
         memory_limit=int(settings.memory_limit),
         stays_in_group=settings.stay_in_group,
+        rows_per_second=settings.rows_per_second,
         on_failure=stopping.begin,
     )
     rolling = RollingWindows(writer, partitions=broker.partials_partitions)

@@ -5,6 +5,7 @@ Everything here runs in Faust's event loop except the partitions' turns and the 
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
@@ -25,6 +26,7 @@ from stream.intake.transport import Fetched
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+STEPS_SHARE = 0.8  # of the rows that the sink may write; the rest is for windows and results
 STOP_SECONDS = 6.0  # for the acknowledgements that the last snapshots wait for
 
 
@@ -44,12 +46,14 @@ class Worker:
         memory_limit: int,
         stays_in_group: bool,
         on_failure: Callable[[], None],
+        rows_per_second: float = math.inf,
         uptime: Callable[[], float] = time.monotonic,
     ) -> None:
         """names: of the input topics. partitions: of each of them, when this deployment began.
 
         memory_limit: bytes of state of all partitions together. stays_in_group: see the setting stay_in_group.
-        on_failure: called once, when `failure` is set. uptime: seconds that never step back.
+        rows_per_second: that the sink writes at most. on_failure: called once, when `failure` is set.
+        uptime: seconds that never step back.
         """
         self.input_topics = frozenset(names.values())
         self.stays_in_group = stays_in_group
@@ -66,6 +70,7 @@ class Worker:
         self._seeking = Seeking(names)
         self._topics = {name: topic for topic, name in names.items()}
         self.memory_limit = memory_limit
+        self._rows_per_second = rows_per_second
         self._partition_of = partition_of
         self._decoder = decoder
         self._breaker_of = breaker_of
@@ -107,6 +112,7 @@ class Worker:
         self.held = {number: self.held.get(number) or self._hold(number) for number in numbers}
         for held in self.held.values():
             held.partition.memory_limit = self.memory_limit // len(self.held)
+            held.rows_per_second = STEPS_SHARE * self._rows_per_second / len(self.held)
             held.is_assigned = True
         self.has_assignment = True
         await self._seeking.go_on(

@@ -15,12 +15,14 @@ from stream.errors import LiftstreamError
 from stream.sink.connect import brief
 from stream.sink.emission import Batch, Emission
 from stream.sink.refusals import advice
+from stream.sink.row_limit import RowLimit
 from stream.sink.tables import SHAPES
 
 log = logging.getLogger(__name__)
 
 _ONE_INSERT_EACH = {"async_insert": 0}  # acknowledged means written
 _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 0.1, 10.0
+_LOOK_SECONDS = 1.0  # at rows that wait for their turn
 
 
 class Inserter(Protocol):
@@ -40,6 +42,10 @@ class WriterStopped(LiftstreamError):
     """ClickHouse refused what was written, or the writer has a fault; `__cause__` says which."""
 
 
+class _TimeIsUp(Exception):
+    """The writer must close, and rows still wait for their turn."""
+
+
 class Writer:
     """Takes outputs at once and writes them in its own time; all methods may be called from any thread.
 
@@ -56,8 +62,9 @@ class Writer:
         interval_seconds: float = 0.5,
         now: Callable[[], float] = time.time,
         on_latency: Callable[[I64, float], None] = lambda latencies_ms, weight: None,
+        limit: RowLimit | None = None,
     ) -> None:
-        """max_rows, max_bytes: more that waits makes it `is_full`.
+        """max_rows, max_bytes: more that waits makes it `is_full`. limit: of the rows that ClickHouse gets.
 
         interval_seconds: between the starts of two flushes. on_latency: told, after each flush, how long records took
         from Kafka to here; each value stands for `weight` records.
@@ -68,10 +75,12 @@ class Writer:
         self._interval_seconds = interval_seconds
         self._now = now
         self._on_latency = on_latency
+        self._limit = limit or RowLimit()
         self._oldest: float | None = None  # epoch seconds: since when something has been waiting
         self._client: Inserter | None = None
         self._generations: set[int] = set()  # known to ClickHouse
         self._waiting = Batch()
+        self._shrinking = Batch()  # the same, while superseded rows are dropped
         self._in_flight_rows = self._in_flight_bytes = 0
         self._is_writing = False
         self._acked: dict[int, int] = {}
@@ -82,6 +91,8 @@ class Writer:
         self.unavailable_since: float | None = None  # epoch seconds
         self.trouble: str | None = None  # what ClickHouse said last, while it is unavailable
         self.rows_written = 0
+        self._held_back_since: float | None = None  # epoch seconds: flushes have had to wait for the limit
+        self._is_held_back = False  # the present one
         self._thread = threading.Thread(target=self._run, name="clickhouse-writer", daemon=True)
         self._thread.start()
 
@@ -91,19 +102,30 @@ class Writer:
     def waiting_rows(self) -> int:
         """Rows that are not known to be in ClickHouse."""
         with self._changed:
-            return self._waiting.outbox.rows + self._in_flight_rows
+            return self._waiting.outbox.rows + self._shrinking.outbox.rows + self._in_flight_rows
 
     @property
     def waiting_bytes(self) -> int:
         """Bytes of these rows."""
         with self._changed:
-            return self._waiting.outbox.nbytes + self._in_flight_bytes
+            return self._waiting.outbox.nbytes + self._shrinking.outbox.nbytes + self._in_flight_bytes
 
     @property
     def waiting_seconds(self) -> float:
         """For how long something has been waiting without a break; 0 when nothing is."""
         oldest = self._oldest
         return 0.0 if oldest is None else max(0.0, self._now() - oldest)
+
+    @property
+    def held_back_seconds(self) -> float:
+        """For how long flush after flush has had to wait for the limit of rows; 0 when none has."""
+        since = self._held_back_since
+        return 0.0 if since is None else max(0.0, self._now() - since)
+
+    @property
+    def rows_per_second(self) -> float:
+        """The limit."""
+        return self._limit.rows_per_second
 
     @property
     def is_full(self) -> bool:
@@ -172,7 +194,7 @@ class Writer:
             raise WriterStopped(f"Writing to ClickHouse stopped: {self.error}") from self.error
 
     def _has_work(self) -> bool:
-        return self._is_writing or self._waiting.is_worth_writing
+        return self._is_writing or self._waiting.is_worth_writing or self._shrinking.is_worth_writing
 
     # Writing, all in the thread
 
@@ -195,6 +217,8 @@ class Writer:
                 delay = _FIRST_DELAY_SECONDS
                 self._acknowledge(batch)
                 self._closing.wait(max(0.0, started + self._interval_seconds - time.monotonic()))
+        except _TimeIsUp:
+            pass  # what is left was never acknowledged
         except Exception as error:
             with self._changed:
                 self.error = error
@@ -214,6 +238,10 @@ class Writer:
             self._changed.wait_for(lambda: self._has_work() or self._closing.is_set())
             if not self._has_work() or time.monotonic() > self._give_up_at:
                 return None
+        self._is_held_back = False
+        while seconds := self._limit.seconds_until(self._waiting.outbox.rows):
+            self._hold_back(seconds)
+        with self._changed:
             batch, self._waiting = self._waiting, Batch()
             self._note_in_flight(batch)
             return batch
@@ -235,12 +263,40 @@ class Writer:
         for generation in {emission.generation for emission in batch.newest.values()} - self._generations:
             self._begin(self._client, generation)
         for name, rows in tables.items():
-            self._client.insert_arrow(SHAPES[name].name, rows, settings=_ONE_INSERT_EACH)
+            self._insert(self._client, SHAPES[name].name, rows)
         if batch.newest:
-            status = SHAPES["status"]
-            self._client.insert_arrow(
-                status.name, batch.status_rows(int(self._now() * 1000)), settings=_ONE_INSERT_EACH
-            )
+            self._insert(self._client, SHAPES["status"].name, batch.status_rows(int(self._now() * 1000)))
+
+    def _insert(self, client: Inserter, table: str, rows: pa.Table) -> None:
+        """One insert, or several with pauses where the limit asks for them."""
+        left = rows
+        while left.num_rows:
+            while seconds := self._limit.seconds_until(left.num_rows):
+                self._hold_back(seconds)
+            part = left.slice(0, int(min(left.num_rows, self._limit.room())))
+            client.insert_arrow(table, part, settings=_ONE_INSERT_EACH)
+            self._limit.note(part.num_rows)  # afterwards: they came before now
+            left = left.slice(part.num_rows)
+
+    def _hold_back(self, seconds: float) -> None:
+        """Wait a little for the limit; rows that come meanwhile take the place of older ones."""
+        if time.monotonic() > self._give_up_at:
+            raise _TimeIsUp
+        self._is_held_back = True
+        if self._held_back_since is None:
+            self._held_back_since = self._now()
+        self._pause(min(seconds, _LOOK_SECONDS))
+        self._shrink_waiting()
+
+    def _shrink_waiting(self) -> None:
+        """Drop superseded rows of what waits, aside, so that nobody who puts rows has to wait for it."""
+        with self._changed:
+            batch, self._waiting = self._waiting, Batch()
+            self._shrinking = batch
+        batch.outbox.shrink_when_doubled()
+        with self._changed:
+            batch.extend(self._waiting)
+            self._waiting, self._shrinking = batch, Batch()
 
     def _begin(self, client: Inserter, generation: int) -> None:
         client.command(
@@ -262,6 +318,8 @@ class Writer:
             for partition, emission in batch.newest.items():
                 self._acked[partition] = max(emission.outputs.step, self._acked.get(partition, -1))
             since, self.unavailable_since = self.unavailable_since, None
+            if not self._is_held_back:
+                self._held_back_since = None
             self.trouble = None
             self._changed.notify_all()
         if since is not None:

@@ -25,6 +25,8 @@ class QuietWriter:
     unavailable_since: float | None = None
     trouble: str | None = None
     waiting_rows: int = 0
+    held_back_seconds: float = 0.0
+    rows_per_second: float = 50_000
 
 
 @dataclass
@@ -110,6 +112,22 @@ def test_a_broker_that_does_not_answer_is_said_after_a_moment(caplog: pytest.Log
         "The broker does not answer and will be asked again: KafkaError('no answer')",
         "The broker answers again",
     ]
+
+
+def test_more_rows_than_clickhouse_may_get_are_a_warning_after_a_while() -> None:
+    async def scene() -> None:
+        s = Judged()
+        await s.settle()
+        s.writer.held_back_seconds, s.writer.waiting_rows = 59.0, 123_456
+        assert s.health.warnings() == []
+        s.writer.held_back_seconds = 180.0
+        assert s.health.warnings() == [
+            "ClickHouse would get more than rows_per_second = 50,000 for 3 min; 123,456 rows wait: raise it if "
+            "ClickHouse carries more, start more workers, or count fewer slice_dimensions."
+        ]
+        assert s.health.reasons() == []
+
+    play(scene())
 
 
 def test_services_that_are_away_are_named() -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from faust.types import TP
 
 from stream.app import worker as worker_module
 from stream.app.breaker import Breaker, Rule
-from stream.app.held import LEAST_SECONDS, Held
+from stream.app.held import LEAST_SECONDS, MOST_SECONDS, Held, interval_seconds
 from stream.app.worker import Worker
 from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
@@ -58,6 +59,7 @@ class Scene:
     store: UnreliableStore = field(default_factory=UnreliableStore)
     database: Database = field(default_factory=Database)
     failures: int = 0
+    rows_per_second: float = math.inf
 
     def __post_init__(self) -> None:
         self.consumer = MemoryConsumer(self.log)
@@ -73,6 +75,7 @@ class Scene:
             memory_limit=1 << 30,
             stays_in_group=False,
             on_failure=self._count_failure,
+            rows_per_second=self.rows_per_second,
         )
 
     def _count_failure(self) -> None:
@@ -84,7 +87,7 @@ class Scene:
     async def round(self) -> None:
         """One that finds every partition due."""
         for held in self.held:
-            held.stepped_at -= LEAST_SECONDS
+            held.stepped_at -= held.interval_seconds
         await self.worker.round(self.consumer)
 
     async def assign(self, *numbers: int) -> None:
@@ -134,6 +137,55 @@ def test_a_partition_that_has_not_enough_waits_while_another_one_steps() -> None
         assert [held.partition.step for held in s.held] == taken
         await s.round()
         assert all(held.partition.step > step for held, step in zip(s.held, taken, strict=True))
+
+    play(scene())
+
+
+@pytest.mark.parametrize(
+    ("rows_made", "seconds"), [(0, LEAST_SECONDS), (50, LEAST_SECONDS), (320, 3.2), (10**6, MOST_SECONDS)]
+)
+def test_many_rows_make_steps_longer_and_few_do_not(rows_made: int, seconds: float) -> None:
+    assert interval_seconds(rows_made, 100) == seconds
+    assert interval_seconds(rows_made, math.inf) == LEAST_SECONDS
+
+
+def test_a_partition_whose_steps_make_many_rows_takes_longer_ones_and_counts_the_same() -> None:
+    async def scene() -> None:
+        s = Scene(rows_per_second=10)
+        await s.assign()
+        assert [held.rows_per_second for held in s.held] == [4, 4]  # four fifths of it, shared
+        s.fetch()
+        await s.round()
+        # The first step had to catch up.
+        assert [held.interval_seconds for held in s.held] == [LEAST_SECONDS] * 2
+        s.fetch()
+        await s.round()
+        assert all(2.5 < held.interval_seconds <= MOST_SECONDS for held in s.held)
+        steps = [held.partition.step for held in s.held]
+        s.fetch()
+        for held in s.held:
+            held.stepped_at -= 2 * LEAST_SECONDS
+        await s.worker.round(s.consumer)
+        assert [held.partition.step for held in s.held] == steps
+        await s.round()
+        await s.run()
+        assert s.counted() == s.expected()
+
+    play(scene())
+
+
+def test_whoever_has_enough_does_not_wait_for_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene() -> None:
+        s = Scene(rows_per_second=10)
+        await s.assign()
+        for _ in range(2):
+            s.fetch()
+            await s.round()
+        monkeypatch.setattr("stream.app.held.ENOUGH_ROWS", 5)
+        steps = [held.partition.step for held in s.held]
+        s.fetch()
+        await s.worker.round(s.consumer)
+        assert all(held.partition.step > step for held, step in zip(s.held, steps, strict=True))
 
     play(scene())
 

@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from benchmarks.scale.__main__ import SIZES, growth, missed
 from benchmarks.scale.made import START_MS, Crowd, Maker
 from benchmarks.scale.point import Filled, Size
+from benchmarks.scale.wide import Shape
+from benchmarks.scale.wide import measure as measure_wide
 from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
 from stream.engine.engine import Engine, Step
@@ -74,3 +78,17 @@ def test_what_is_missed_is_said_in_a_sentence() -> None:
         "steady memory at 5 million users, MB: 7000, at most 6144",
         "restore at 5 million users, s: 31, at most 30",
     ]
+
+
+def test_wide_experiments_make_no_more_rows_than_are_allowed_and_narrow_ones_keep_their_pace() -> None:
+    wide = Shape(40, 5, 6, rate=1_000, users=2_000, partitions=2, seconds=20)
+    free = measure_wide(wide)
+    held = measure_wide(replace(wide, rows_per_second=4_000))
+    assert free["step_took_seconds"] == 1
+    assert free["made_rows_per_second"] > 10_000
+    assert held["step_took_seconds"] > 2
+    assert held["most_rows_per_second"] <= 4_000
+    narrow = measure_wide(
+        Shape(2, 2, 2, rate=1_000, users=2_000, partitions=2, rows_per_second=4_000, seconds=20)
+    )
+    assert narrow["step_took_seconds"] == 1
