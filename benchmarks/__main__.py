@@ -1,8 +1,10 @@
 """`make bench`: events per second, CPU and memory of the worker, next to the floor, plain Faust and other peers."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,11 +13,14 @@ from rich.table import Table
 
 from benchmarks.clickhouse_peer import run_clickhouse
 from benchmarks.flink_peer import run_flink
-from benchmarks.oracle import expected_of
-from benchmarks.runs import Run, run_faust, run_floor, run_worker
+from benchmarks.job import EVENTS_OF_SCALE, Job, generated, read, recorded
+from benchmarks.log import RecordedLog
+from benchmarks.runs import PeerFailed, Run, WorkerEnded, run_faust, run_floor, run_worker
 from benchmarks.services import Services, services
 from benchmarks.stages.in_worker import measure_in_worker
-from benchmarks.workload import make_workload
+from benchmarks.workload import PARTITIONS
+from stream.contracts.topics import Topic
+from stream.errors import ConfigurationError
 from tests.services.tools import ServiceMissing
 
 WARM_UP_SCALE = 0.002
@@ -85,9 +90,34 @@ class Report:
         return f"liftstream, {self.workers} worker{'s' if self.workers > 1 else ''}"
 
 
+def _files(topic: Topic) -> Callable[[Any], Any]:
+    return click.option(
+        f"--{topic.word}", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+        help=f"Count this log's {topic.word} instead of the workload (.jsonl, .avro, .parquet); again for another.",
+    )  # fmt: skip
+
+
 @click.command()
-@click.option("--scale", default=0.25, show_default=True, help="1.0 is 2.4 million events.")
-@click.option("--workers", default=1, show_default=True, help="Worker processes.")
+@click.option(
+    "--scale",
+    default=0.25,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="1.0 is 2.4 million events.",
+)
+@click.option(
+    "--workers", default=1, show_default=True, type=click.IntRange(1, PARTITIONS), help="Worker processes."
+)
+@_files(Topic.IMPRESSIONS)
+@_files(Topic.INTERACTIONS)
+@_files(Topic.ASSIGNMENTS)
+@click.option(
+    "--events",
+    default=5_000_000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Of a log, the first so many by time.",
+)
 @click.option(
     "--peer",
     "peers",
@@ -95,45 +125,86 @@ class Report:
     multiple=True,
     help="Also measure this peer; again for another. Plain Faust always is, unless it is `none`.",
 )
-@click.option("--peer-scale", default=0.02, show_default=True, help="Plain Faust's own, for it is slow.")
+@click.option(
+    "--peer-scale",
+    default=0.02,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Plain Faust's own, for it is slow.",
+)
 @click.option(
     "--stages", is_flag=True, help="Also time the worker's stages and threads, in a run of its own."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def main(
-    scale: float, workers: int, peers: tuple[str, ...], peer_scale: float, stages: bool, as_json: bool
+    scale: float,
+    workers: int,
+    impressions: tuple[Path, ...],
+    interactions: tuple[Path, ...],
+    assignments: tuple[Path, ...],
+    events: int,
+    peers: tuple[str, ...],
+    peer_scale: float,
+    stages: bool,
+    as_json: bool,
 ) -> None:
-    """Measure the worker on real Kafka and ClickHouse and check its results against an oracle."""
+    """Measure the worker on real Kafka and ClickHouse and check its results against an oracle.
+
+    With --impressions, what is counted is a recorded log: see benchmarks/README.md.
+    """
+    files = dict(zip(Topic, (assignments, impressions, interactions), strict=True))
     try:
+        log = _read(files, events) if any(files.values()) else None
+        if log and not {"faust", "none"}.issuperset(peers):
+            raise ConfigurationError("ClickHouse and Flink count the workload only: leave out --peer.")
+        make = partial(recorded, log) if log else partial(generated, scale)
+        sample = log.first(round(EVENTS_OF_SCALE * peer_scale)) if log else None
+        make_sample = partial(recorded, sample) if sample else partial(generated, peer_scale)
         with services() as running:
-            faust = {} if "none" in peers else {"plain_faust": _measure_faust(running, peer_scale)}
-            report = _measure(running, scale, workers, faust, peers)
+            faust = {} if "none" in peers else _measure_faust(running, make_sample)
+            report = _measure(running, make, workers, faust, peers)
             if stages:
                 with terminal.status("counting once more, with a clock in every stage"):
                     terminal.print(measure_in_worker(running, scale))
     except ServiceMissing as why:
         raise click.ClickException(f"The benchmark needs real services: {why}.") from None
+    except (ConfigurationError, WorkerEnded) as why:
+        raise click.ClickException(str(why)) from None
     if as_json:
         click.echo(json.dumps(report.to_json()))
     else:
         Console().print(report.to_table())
     for sentence in report.wrong[:20]:
-        terminal.print(f"wrong: {sentence}", highlight=False)
+        terminal.print(f"wrong: {sentence}", highlight=False, soft_wrap=True)
     raise SystemExit(0 if report.exact else 1)
 
 
+def _read(files: Mapping[Topic, Sequence[Path]], events: int) -> RecordedLog:
+    with terminal.status("reading the log"):
+        log = read(files, events)
+    for reason, count in log.left_out.items():
+        terminal.print(f"{count:,} records are not sent: they {reason}.", highlight=False, soft_wrap=True)
+    for bad in log.first_bad:
+        terminal.print(f"{bad}", highlight=False, soft_wrap=True)
+    return log
+
+
 def _measure(
-    running: Services, scale: float, workers: int, measured: Mapping[str, Run], wanted: Collection[str]
+    running: Services,
+    make: Callable[[], Job],
+    workers: int,
+    measured: Mapping[str, Run],
+    wanted: Collection[str],
 ) -> Report:
     with terminal.status("warming up: one small run, so that every kernel is compiled"):
-        small = make_workload(WARM_UP_SCALE)
-        running.load(small, "warm")
-        run_worker(running, "warm", expected_of(small))
-    with terminal.status("making the workload"):
-        workload = make_workload(scale)
-        expected = expected_of(workload)
-        running.load(workload, "bench")
-        del workload
+        small = generated(WARM_UP_SCALE)
+        running.load(small.records, "warm")
+        run_worker(running, "warm", small.expected)
+    with terminal.status("making the records"):
+        job = make()
+        expected = job.expected
+        running.load(job.records, "bench")
+        del job
     with terminal.status(f"fetching {expected.events:,} events"):
         floor = run_floor(running, "bench", expected.events)
     with terminal.status(f"counting {expected.events:,} events"):
@@ -146,11 +217,16 @@ def _measure(
     return Report(workers, ours, floor, peers)
 
 
-def _measure_faust(running: Services, scale: float) -> Run:
-    workload = make_workload(scale)
-    running.load(workload, "faust")
-    with terminal.status(f"plain Faust counts {len(workload.records):,} events"):
-        return run_faust(running, "faust", expected_of(workload))
+def _measure_faust(running: Services, make: Callable[[], Job]) -> dict[str, Run]:
+    """Its run by its name; nothing where it comes to no end."""
+    job = make()
+    running.load(job.records, "faust")
+    try:
+        with terminal.status(f"plain Faust counts {job.expected.events:,} events"):
+            return {"plain_faust": run_faust(running, "faust", job)}
+    except PeerFailed as why:
+        terminal.print(f"no ratio to plain Faust: {why}", highlight=False, soft_wrap=True)
+        return {}
 
 
 if __name__ == "__main__":

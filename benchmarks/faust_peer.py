@@ -1,9 +1,9 @@
 """The peer: the same job in plain Faust, one agent per topic, one event at a time, state in Faust's own tables.
 
-Exact dedupe, arms of two experiments, clicks and purchases attributed by impression id, late assignments repaired;
-10 s windows per arm. No attribution by item, no expiry, no lateness, no snapshot: less than liftstream does.
-Run as a process of its own; its argument is a JSON object of bootstrap, prefix, events and result, the file to
-which it writes its cost and its counts after the last record.
+Exact dedupe, arms of all experiments, clicks and purchases attributed by impression id, or by user and item where an
+interaction has none, late assignments repaired; 10 s windows per arm. No expiry, no lateness, no snapshot: less than
+liftstream does. Run as a process of its own; its argument is a JSON object of bootstrap, prefix, experiments, by_item,
+events and result, the file to which it writes its cost and its counts after the last record.
 """
 
 import io
@@ -20,11 +20,14 @@ import faust
 
 from benchmarks.meter import Sample, sample
 from benchmarks.oracle import PANE_MS
-from benchmarks.workload import EXPERIMENTS, PARTITIONS
+from benchmarks.workload import PARTITIONS
+from stream.contracts.limits import EARLY_MS
 from stream.contracts.topics import Topic
 from stream.contracts.versions import as_numbers, newest
 
 JOB = json.loads(sys.argv[1])
+WINDOW_MS = 86_400_000
+ANSWERED = {"click": "clicked_impressions", "purchase": "converted_impressions"}
 SCHEMAS = {
     newest(topic).schema_id: fastavro.parse_schema(as_numbers(newest(topic).schema)) for topic in Topic
 }
@@ -66,9 +69,12 @@ def topic_of(topic: Topic) -> Any:
 
 arms = app.Table("arms", default=dict, partitions=PARTITIONS)
 seen = app.Table("seen", default=bool, partitions=PARTITIONS)
-panes = app.Table("panes", default=int, partitions=PARTITIONS)  # of impressions
+shown_at = app.Table("shown_at", default=int, partitions=PARTITIONS)  # by impression
 answered = app.Table("answered", default=bool, partitions=PARTITIONS)
 early = app.Table("early", default=list, partitions=PARTITIONS)  # interactions before their impression
+shown = app.Table("shown", default=list, partitions=PARTITIONS)  # by user and item: (time, impression)
+asked = app.Table("asked", default=list, partitions=PARTITIONS)  # the same of interactions: (time, kind)
+credited = app.Table("credited", default=list, partitions=PARTITIONS)  # the same: (impression, kind, pane)
 unassigned = app.Table("unassigned", default=list, partitions=PARTITIONS)  # counts before their assignment
 counts = app.Table("counts", default=int, partitions=PARTITIONS)
 
@@ -80,20 +86,37 @@ def is_new(event_id: str) -> bool:
     return True
 
 
-def count(user_id: str, column: str, pane: int) -> None:
+def count(user_id: str, column: str, pane: int, amount: int = 1) -> None:
     of = arms[user_id]
-    for experiment in EXPERIMENTS:
+    for experiment in JOB["experiments"]:
         if experiment in of:
-            counts[f"{column}|{experiment}|{of[experiment]}|{pane}"] += 1
+            counts[f"{column}|{experiment}|{of[experiment]}|{pane}"] += amount
         else:
-            unassigned[user_id] = [*unassigned[user_id], (column, experiment, pane)]
+            unassigned[user_id] = [*unassigned[user_id], (column, experiment, pane, amount)]
 
 
-def answer(user_id: str, impression_id: str, kind: str, pane: int) -> None:
-    mark = f"{kind}|{impression_id}"
-    if not answered[mark]:
+def answer(user_id: str, impression_id: str, kind: str, at: int) -> None:
+    of_ms, mark = shown_at[impression_id], f"{kind}|{impression_id}"
+    if -EARLY_MS <= at - of_ms <= WINDOW_MS and not answered[mark]:
         answered[mark] = True
-        count(user_id, "clicked_impressions" if kind == "click" else "converted_impressions", pane)
+        count(user_id, ANSWERED[kind], of_ms // PANE_MS * PANE_MS)
+
+
+def answer_by_item(user_id: str, item_id: str) -> None:
+    """Each interaction goes to the latest impression before it; what that changes is taken back and added."""
+    key = f"{user_id}|{item_id}"
+    if not asked[key]:
+        return
+    now = set()
+    for at, kind in asked[key]:
+        of_ms, impression_id = max((one for one in shown[key] if one[0] <= at), default=(-1, ""))
+        if impression_id and at - of_ms <= WINDOW_MS:
+            now.add((impression_id, kind, of_ms // PANE_MS * PANE_MS))
+    before = {tuple(one) for one in credited[key]}
+    for amount, changed in ((1, now - before), (-1, before - now)):
+        for _, kind, pane in changed:
+            count(user_id, ANSWERED[kind], pane, amount)
+    credited[key] = sorted(now)
 
 
 class Progress:
@@ -123,9 +146,9 @@ async def assign(stream: Any) -> None:
             arms[user_id] = {**arms[user_id], experiment: arm}
             waiting = unassigned[user_id]
             if waiting:
-                for column, wanted, pane in waiting:
+                for column, wanted, pane, amount in waiting:
                     if wanted == experiment:
-                        counts[f"{column}|{experiment}|{arm}|{pane}"] += 1
+                        counts[f"{column}|{experiment}|{arm}|{pane}"] += amount
                 unassigned[user_id] = [entry for entry in waiting if entry[1] != experiment]
         progress.count()
 
@@ -134,24 +157,40 @@ async def assign(stream: Any) -> None:
 async def show(stream: Any) -> None:
     async for event in stream:
         if is_new(event["event_id"]):
-            impression_id, user_id = event["impression_id"], event["user_id"]
-            pane = panes[impression_id] = event["at"] // PANE_MS * PANE_MS
-            count(user_id, "impressions", pane)
+            impression_id, user_id, item_id = event["impression_id"], event["user_id"], event["item_id"]
+            shown_at[impression_id] = event["at"]
+            count(user_id, "impressions", event["at"] // PANE_MS * PANE_MS)
             if impression_id in early:
-                for kind in early.pop(impression_id):
-                    answer(user_id, impression_id, kind, pane)
+                for kind, at in early.pop(impression_id):
+                    answer(user_id, impression_id, kind, at)
+            if JOB["by_item"]:
+                key = f"{user_id}|{item_id}"
+                shown[key] = [*shown[key], (event["at"], impression_id)]
+                answer_by_item(user_id, item_id)
         progress.count()
+
+
+def interact_once(event: Any) -> None:
+    user_id, impression_id, item_id, kind = (
+        event[n] for n in ("user_id", "impression_id", "item_id", "kind")
+    )
+    if kind not in ANSWERED:
+        return
+    if impression_id is None:
+        key = f"{user_id}|{item_id}"
+        asked[key] = [*asked[key], (event["at"], kind)]
+        answer_by_item(user_id, item_id)
+    elif impression_id in shown_at:
+        answer(user_id, impression_id, kind, event["at"])
+    else:
+        early[impression_id] = [*early[impression_id], (kind, event["at"])]
 
 
 @app.agent(topic_of(Topic.INTERACTIONS))
 async def interact(stream: Any) -> None:
     async for event in stream:
         if is_new(event["event_id"]):
-            impression_id, pane = event["impression_id"], panes[event["impression_id"]]
-            if pane:
-                answer(event["user_id"], impression_id, event["kind"], pane)
-            else:
-                early[impression_id] = [*early[impression_id], event["kind"]]
+            interact_once(event)
         progress.count()
 
 

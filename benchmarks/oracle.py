@@ -15,12 +15,17 @@ Counts = Counter[str]  # by column; a column that is 0 may be absent
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Counts of every pane and arm, and the outcomes of all records."""
+    """Counts of every pane and arm, and the outcomes of all records.
+
+    outside: None where the rules leave it open. unsure: experiments whose panes the rules leave open.
+    """
 
     events: int
     duplicates: int
     panes: dict[Cell, Counts]
     arms: dict[Arm, Counts]
+    outside: int | None = 0
+    unsure: frozenset[str] = frozenset()
 
 
 def expected_of(workload: Workload) -> Expected:

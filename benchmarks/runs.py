@@ -16,6 +16,7 @@ from pathlib import Path
 from clickhouse_connect.driver.client import Client
 
 from benchmarks.check import consumed_of, differences
+from benchmarks.job import Job
 from benchmarks.meter import Cost, sample
 from benchmarks.oracle import Expected, impression_cells
 from benchmarks.services import Services
@@ -30,6 +31,14 @@ SETTLE_SECONDS = 15  # how long the views may take to be right once every event 
 POLL_SECONDS = 0.2
 START_POLL_SECONDS = 0.05
 FLOOR_RUNS = 3
+
+
+class WorkerEnded(Exception):
+    """A worker did not go on to the end; with the last lines of its log."""
+
+
+class PeerFailed(Exception):
+    """A peer came to no result; the sentence says how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +92,8 @@ def run_worker(
         ]
         while not any(process.has_begun for process in processes):
             _watch(processes, pause=START_POLL_SECONDS)
-        wrong = _await_results(client, expected, processes)
-        costs = [process.cost() for process in processes if process.has_begun]
-        return Run(expected.events, _together(costs), tuple(wrong))
+        wrong, cost = _await_results(client, expected, processes)
+        return Run(expected.events, cost, tuple(wrong))
 
 
 def migrate(environment: dict[str, str]) -> None:
@@ -93,16 +101,18 @@ def migrate(environment: dict[str, str]) -> None:
     subprocess.run([*LIFTSTREAM, "migrate"], env=environment, check=True, stdout=sys.stderr)
 
 
-def run_faust(services: Services, name: str, expected: Expected) -> Run:
-    """Let plain Faust do the same job, one event at a time."""
+def run_faust(services: Services, name: str, job: Job) -> Run:
+    """Let plain Faust do the same job, one event at a time. Raises PeerFailed."""
     result = services.folder / f"{name}.json"
-    job = {
+    told = {
         "bootstrap": services.bootstrap,
         "prefix": f"{name}.",
-        "events": expected.events,
+        "experiments": [*job.experiments],
+        "by_item": job.by_item,
+        "events": job.expected.events,
         "result": str(result),
     }
-    command = [sys.executable, "-m", "benchmarks.faust_peer", json.dumps(job)]
+    command = [sys.executable, "-m", "benchmarks.faust_peer", json.dumps(told)]
     with (services.folder / f"{name}.log").open("wb") as log:
         for attempt in range(FAUST_ATTEMPTS):
             try:
@@ -110,11 +120,13 @@ def run_faust(services: Services, name: str, expected: Expected) -> Run:
                 break
             except subprocess.TimeoutExpired:
                 if attempt + 1 == FAUST_ATTEMPTS:
-                    raise
+                    raise PeerFailed(f"Plain Faust stood still {FAUST_ATTEMPTS} times.") from None
+            except subprocess.CalledProcessError:
+                raise PeerFailed(f"Plain Faust ended:\n{Path(log.name).read_text()[-2000:]}") from None
     answer = json.loads(result.read_text())
-    found = {tuple(key.split("|")): count for key, count in answer["counts"].items()}
-    wrong = () if found == impression_cells(expected) else ("The peer's counts are wrong.",)
-    return Run(expected.events, Cost(**answer["cost"]), wrong)
+    found = {tuple(key.rsplit("|", 3)): count for key, count in answer["counts"].items() if count}
+    wrong = () if found == impression_cells(job.expected) else ("Plain Faust's counts are wrong.",)
+    return Run(job.expected.events, Cost(**answer["cost"]), wrong)
 
 
 class RunningWorker:
@@ -128,9 +140,9 @@ class RunningWorker:
         self._metrics = f"http://127.0.0.1:{port}/metrics"
 
     def watch(self) -> None:
-        """Notice when it begins. Raises RuntimeError when it has ended."""
+        """Notice when it begins. Raises WorkerEnded."""
         if self._child.poll() is not None:
-            raise RuntimeError(f"a worker ended:\n{self._log.read_text()[-3000:]}")
+            raise WorkerEnded(f"A worker ended:\n{self._log.read_text()[-3000:]}")
         if not self.has_begun:
             now = sample(self._child.pid)
             self.has_begun = self._has_taken_over()
@@ -174,8 +186,9 @@ def _watch(processes: Sequence[RunningWorker], *, pause: float) -> None:
     time.sleep(pause)
 
 
-def _together(costs: Sequence[Cost]) -> Cost:
-    """Of processes that worked at the same time."""
+def _together(processes: Sequence[RunningWorker]) -> Cost:
+    """Of those that have begun, which worked at the same time, so far."""
+    costs = [process.cost() for process in processes if process.has_begun]
     return Cost(
         seconds=max(cost.seconds for cost in costs),
         cpu_seconds=sum(cost.cpu_seconds for cost in costs),
@@ -183,14 +196,21 @@ def _together(costs: Sequence[Cost]) -> Cost:
     )
 
 
-def _await_results(client: Client, expected: Expected, processes: Sequence[RunningWorker]) -> list[str]:
-    """Wait until all events are in the ledger and the views are right; what is wrong if they do not become so."""
+def _await_results(
+    client: Client, expected: Expected, processes: Sequence[RunningWorker]
+) -> tuple[list[str], Cost]:
+    """Wait until all events are in the ledger and the views are right: what is wrong if they do not become so.
+
+    And what the processes took until the views were asked for the last time: our own comparing is not in it.
+    """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while consumed_of(client) < expected.events:
         if time.monotonic() > deadline:
-            return [f"The workers did not finish in {PATIENCE_SECONDS} s."]
+            return [f"The workers did not finish in {PATIENCE_SECONDS} s."], _together(processes)
         _watch(processes, pause=POLL_SECONDS)
     deadline = time.monotonic() + SETTLE_SECONDS
+    cost = _together(processes)
     while (wrong := differences(client, expected)) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
-    return wrong
+        cost = _together(processes)
+    return wrong, cost

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 
-from benchmarks.workload import PARTITIONS, Workload, send
+from benchmarks.workload import PARTITIONS, Record, send
 from stream.contracts.topics import Topic
 from tests.services.clickhouse import ClickHouseServer
 from tests.services.kafka import KafkaServer
@@ -35,10 +35,10 @@ class Services:
         """Create one more topic, with one partition."""
         self._kafka.create_topics(name, partitions=1)
 
-    def load(self, workload: Workload, name: str) -> None:
+    def load(self, records: Iterable[Record], name: str) -> None:
         """Create the input topics `<name>.*` and fill them."""
         self.create_topics(name)
-        send(workload, self.bootstrap, f"{name}.")
+        send(records, self.bootstrap, f"{name}.")
 
     def environment(self, name: str) -> dict[str, str]:
         """Settings of a worker on the topics `<name>.*`, with a database and checkpoints of its own."""

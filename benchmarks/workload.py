@@ -7,7 +7,7 @@ purchases.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, NamedTuple, Self
@@ -82,10 +82,10 @@ def make_workload(scale: float) -> Workload:
     return maker.workload
 
 
-def send(workload: Workload, bootstrap: str, prefix: str) -> None:
+def send(records: Iterable[Record], bootstrap: str, prefix: str) -> None:
     """Produce every record to the topics of this prefix; raises RuntimeError when one is not delivered."""
     with Sender(bootstrap, prefix) as sender:
-        for record in workload.records:
+        for record in records:
             sender.send(record)
 
 

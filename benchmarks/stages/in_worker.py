@@ -18,7 +18,7 @@ def measure_in_worker(services: Services, scale: float) -> Table:
     """Count the workload of this scale with one worker that has a clock in every stage."""
     workload = make_workload(scale)
     expected = expected_of(workload)
-    services.load(workload, NAME)
+    services.load(workload.records, NAME)
     del workload
     result = services.folder / "stages.json"
     command = (sys.executable, "-m", "benchmarks.stages.real_worker", str(result))

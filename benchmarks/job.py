@@ -1,0 +1,44 @@
+"""What a benchmark's runs count: records, and what must come out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.log import RecordedLog, read_log
+from benchmarks.log_oracle import expected_of_log
+from benchmarks.oracle import Expected, expected_of
+from benchmarks.workload import EXPERIMENTS, Record, make_workload
+from stream.contracts.topics import Topic
+from stream.errors import ConfigurationError
+
+EVENTS_OF_SCALE = 2_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """experiments: that users are in. by_item: some interactions name no impression."""
+
+    records: Iterable[Record]
+    expected: Expected
+    experiments: Sequence[str] = EXPERIMENTS
+    by_item: bool = False
+
+
+def generated(scale: float) -> Job:
+    """The peers' workload."""
+    workload = make_workload(scale)
+    return Job(workload.records, expected_of(workload))
+
+
+def recorded(log: RecordedLog) -> Job:
+    """A log as it was recorded."""
+    by_item = any(entry.fact.kind and entry.fact.impression_id is None for entry in log.entries)
+    return Job(log.records, expected_of_log(log), log.experiments, by_item)
+
+
+def read(files: Mapping[Topic, Sequence[Path]], most_events: int) -> RecordedLog:
+    """The log in these files. Raises ConfigurationError."""
+    log = read_log(files, most_events)
+    if not any(entry.topic is Topic.IMPRESSIONS for entry in log.entries):
+        raise ConfigurationError("The log has no impressions: give a file of them with --impressions.")
+    return log
