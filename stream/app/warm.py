@@ -50,7 +50,7 @@ def _held_ms(definitions: Definitions) -> int:
 def _saved_and_loaded(export: Export) -> Export:
     """A state that has gone the way of a snapshot, without a store."""
     image = Image()
-    image.compare(export)
+    image.compare(export, image.sizes.round_bytes)
     pieces = image.copy_unsaved(export, image.sizes.round_bytes)
     written = [(Piece("", 0, ""), iter(blocks)) for _, blocks in pieces]
     return Image.load(image.sizes, image.shapes, iter(written))[1]

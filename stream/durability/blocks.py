@@ -13,15 +13,9 @@ from numba import njit
 
 from stream.engine.primitives import U64, load64
 
-BLOCK_BYTES = 512
 _MULTIPLIER = U64(0x9E3779B97F4A7C15)
 _SHIFT = U64(29)
 _ONE = U64(1)
-
-
-def rows_of_block(row_bytes: int) -> int:
-    """A power of two, so that the ends of a ring in memory are ends of blocks."""
-    return 1 << max(0, (BLOCK_BYTES // max(1, row_bytes)).bit_length() - 1)
 
 
 def as_bytes(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -66,6 +60,16 @@ def hash_blocks(buf, row_bytes, first, block_rows, out):
         out[b] = hash_of(buf, at, end)
         row = following
         at = end
+
+
+@njit(cache=True, nogil=True)
+def hash_some_blocks(buf, row_bytes, first, block_rows, numbers, out):
+    """Hashes of the blocks of these numbers, all of which `buf` touches; the rest as for `hash_blocks`."""
+    size = row_bytes * block_rows
+    for i in range(numbers.shape[0]):
+        start = (numbers[i] * block_rows - first) * row_bytes
+        lo = max(np.int64(0), start)
+        out[i] = hash_of(buf, lo, min(np.int64(buf.shape[0]), start + size))
 
 
 @njit(cache=True, nogil=True)

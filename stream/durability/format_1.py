@@ -7,7 +7,7 @@ from typing import Any
 import cramjam
 import numpy as np
 
-from stream.durability.image import dtype_of
+from stream.durability.shape import dtype_of
 from stream.durability.store import Store
 from stream.engine.rows import Rows, flat
 

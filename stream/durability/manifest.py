@@ -4,9 +4,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stream.durability import format_1
-from stream.durability.image import Shape
 from stream.durability.piece import Piece
 from stream.durability.seal import sealed
+from stream.durability.shape import Shape
 
 FORMAT = 2
 

@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any
 
 from stream.durability import format_1
-from stream.durability.image import Image, Sizes
+from stream.durability.image import COMPARED, Image, Sizes
 from stream.durability.journal import NEW_GENERATION
 from stream.durability.machine import Export
 from stream.durability.manifest import FORMAT, Mark, Snapshot
@@ -53,14 +53,14 @@ class Snapshots:
     # Writing
 
     def copy(self, export: Export) -> bool:
-        """One round: copy what has changed, up to a limit. Whether that was all, so that a snapshot can be made of it.
+        """One round: compare and copy what has changed, up to a limit. Whether that was all: then it is a snapshot.
 
         Between rounds the state may go on: the next round takes what changed meanwhile with the rest. All pieces of
         the last round must be written.
         """
-        self._image.compare(export)
+        self._image.compare(export, COMPARED * self._round_bytes)
         self._unwritten.extend(self._image.copy_unsaved(export, self._round_bytes))
-        before, self._missing_bytes = self._missing_bytes, self._image.unsaved_bytes
+        before, self._missing_bytes = self._missing_bytes, self._image.missing_bytes
         if not self._missing_bytes:
             self._missing_bytes, self._round_bytes = None, self._sizes.round_bytes
             return True

@@ -19,6 +19,7 @@ from stream.engine.layout import (
     MIXED,
 )
 from stream.engine.ledger import count_outside_events
+from stream.engine.marks import mark_assigned
 from stream.engine.primitives import prefetch
 from stream.engine.room import has_room, held_between
 from stream.engine.turns import (
@@ -39,9 +40,10 @@ def new_row(t):
     r = t.m[ASG_FREE]
     if r >= 0:
         t.m[ASG_FREE] = np.int64(t.assigned[r].next)
-        return r
-    r = t.m[ASG]
-    t.m[ASG] = r + 1
+    else:
+        r = t.m[ASG]
+        t.m[ASG] = r + 1
+    mark_assigned(t, r)
     return r
 
 
@@ -221,6 +223,7 @@ def take_as_of(
 def link_after(t, user, before, row):
     """Put a row behind another one of the user's list (-1: first)."""
     if before >= 0:
+        mark_assigned(t, before)
         t.assigned[before].next = row
     else:
         t.users[user].assigned = row
@@ -340,6 +343,7 @@ def drop_experiment(t, e):
             following = np.int64(t.assigned[a].next)
             if t.assigned[a].experiment == e:
                 link_after(t, u, previous, following)
+                mark_assigned(t, a)
                 t.assigned[a].next = t.m[ASG_FREE]
                 t.assigned[a].experiment = -1
                 t.m[ASG_FREE] = a

@@ -41,6 +41,7 @@ from stream.engine.layout import (
     WINDOW,
 )
 from stream.engine.ledger import set_credit
+from stream.engine.marks import mark_impression_row
 from stream.engine.primitives import U0, prefetch
 from stream.engine.room import assignments_of, has_room
 
@@ -69,6 +70,7 @@ def is_conversion(t, p):
 def mark_impression(t, link, p, step):
     """Count (+1) or uncount (-1) the interaction at place p on its impression; the first one makes it clicked."""
     q = link & (t.imps.shape[0] - 1)
+    mark_impression_row(t, q)
     if t.ints[p].kind & CLICK:
         old = np.int64(t.imps[q].clicks)
         t.imps[q].clicks = old + step

@@ -168,6 +168,7 @@ class Engine:
             for batch, status in zip(taken, statuses, strict=True):
                 self._count_troubles(batch, status)
         self._close_segments(before)
+        self._store.mark_added()
         self._advance_clock(step.caught_up)
         outputs = self._emitter.outputs(step.number, rows, self.clock_ms, self.horizon_ms)
         return replace(outputs, tallies=self._tallies)

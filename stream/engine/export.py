@@ -62,9 +62,9 @@ def export_tables(store: Store) -> dict[str, Rows]:
     tables = {name: flat(a[name]) for name in WHOLE}
     for counter, names in FLAT:
         rows = int(m[counter]) + (1 if counter == USERS else 0)
-        tables |= {name: flat(a[name][:rows]) for name in names}
+        tables |= {name: flat(a[name][:rows], store.marks.get(name)) for name in names}
     for base, count, names in RINGS:
-        tables |= {name: of_ring(a[name], int(m[base]), int(m[count])) for name in names}
+        tables |= {name: of_ring(a[name], int(m[base]), int(m[count]), store.marks[name]) for name in names}
     tables["assignments"] = flat(np.ascontiguousarray(a["users"]["assigned"][: int(m[USERS]) + 1]))
     return {PREFIX + name: rows for name, rows in tables.items()}
 

@@ -7,6 +7,7 @@ from numba import njit
 from stream.contracts.limits import MAX_PHASES
 from stream.engine.index import pair_find, pair_put
 from stream.engine.layout import AS_OF, DAY_MS, EXCLUDED, SCRATCH, TOUCHED
+from stream.engine.marks import mark_assigned
 from stream.engine.moments import MOMENTS, N, add_change, quantities
 from stream.engine.primitives import U64, prefetch
 
@@ -96,6 +97,7 @@ def fold_users(
         b = t.before[i]
         a = t.assigned[row]
         a.touched = 0
+        mark_assigned(t, row)  # here and not where it was touched: the line is at hand, and it is done once
         e = a.experiment
         kept = np.int64(i) if t.declared.shape[0] > row else NO_ROW
         quantities(old, b, b.own == row, t.before_declared, kept, t.cap[e], t.foretold[e])

@@ -87,14 +87,17 @@ FIELDS: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
     "imp_tags": (np.dtype("u4"), ()),
     "imp_slots": (np.dtype("u8"), ()),
     "imps": (IMPRESSION, ()),
+    "imp_marks": (np.dtype("u1"), ()),  # by block, see marks
     "imp_nodes": (NODE, ()),  # 0 rows until an interaction names an item, as int_nodes
     "item_slots": (np.dtype("u8"), ()),
     "int_keys": (np.dtype("u8"), ()),
     "int_tags": (np.dtype("u4"), ()),
     "watch_slots": (np.dtype("u8"), ()),
     "ints": (INTERACTION, ()),
+    "int_marks": (np.dtype("u1"), ()),
     "int_nodes": (NODE, ()),
     "assigned": (ASSIGNED, ()),
+    "assigned_marks": (np.dtype("u1"), ()),
     "turns": (TURN, ()),  # beside `assigned`; 0 rows: no experiment is under as_of
     "arena": (np.dtype("u1"), ()),  # event_ids of assignments
     "scratch_keys": (np.dtype("i8"), PAIR),  # arm << 32 | combination, pane
@@ -104,6 +107,7 @@ FIELDS: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
         np.dtype("i8"),
         (2 * DECLARED,),
     ),  # beside `assigned`: sums, then the early ones; 0 rows: none declared
+    "declared_marks": (np.dtype("u1"), ()),
     "before": (ASSIGNED, ()),  # rows of `assigned` as they were before the step
     "before_declared": (np.dtype("i8"), (2 * DECLARED,)),
     "before_row": (np.dtype("i4"), ()),  # where they stand

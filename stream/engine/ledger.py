@@ -15,6 +15,7 @@ from stream.engine.layout import (
     L_OUTSIDE,
     LEDGER,
 )
+from stream.engine.marks import mark_impression_row, mark_interaction_row
 
 
 @njit
@@ -40,6 +41,7 @@ def set_credit(t, link, credit):
     if n.outside == 0 and n.credit != credit:
         restate(t, 2, n.hour, L_CREDIT + n.credit, -1)
         restate(t, 2, n.hour, L_CREDIT + credit, 1)
+    mark_interaction_row(t, p)
     t.ints[p].credit = credit
 
 
@@ -50,6 +52,7 @@ def count_outside_events(t, user):
     while alive(q, t.m[IMP_BASE], t.m[IMPS]) and t.imps[q & (t.imps.shape[0] - 1)].user == user:
         p = q & (t.imps.shape[0] - 1)
         if t.imps[p].outside != 0:
+            mark_impression_row(t, p)
             t.imps[p].outside = 0
             restate(t, 1, t.imps[p].hour, L_OUTSIDE, -1)
             restate(t, 1, t.imps[p].hour, L_COUNTED, 1)
@@ -58,6 +61,7 @@ def count_outside_events(t, user):
     while alive(q, t.m[INT_BASE], t.m[INTS]) and t.ints[q & (t.ints.shape[0] - 1)].user == user:
         p = q & (t.ints.shape[0] - 1)
         if t.ints[p].outside != 0:
+            mark_interaction_row(t, p)
             t.ints[p].outside = 0
             restate(t, 2, t.ints[p].hour, L_OUTSIDE, -1)
             restate(t, 2, t.ints[p].hour, L_COUNTED, 1)

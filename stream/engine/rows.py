@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.engine.index import LINK_MASK, power_of_two
+from stream.engine.marks import Marks
 
 SMALL = 1 << 10  # rows of the smallest table
 Array = npt.NDArray[Any]
@@ -16,10 +17,12 @@ Array = npt.NDArray[Any]
 class Rows:
     """The rows of one table in order: (number of the first row, rows) by part, views where the table has them.
 
-    A table that only grows has one part and counts from 0; the rows of a ring are numbered by their links.
+    A table that only grows has one part and counts from 0; the rows of a ring are numbered by their links. `marks` say
+    what changed; None: anything may have.
     """
 
     parts: tuple[tuple[int, Array], ...]
+    marks: Marks | None = None
 
     @property
     def joined(self) -> Array:
@@ -28,12 +31,12 @@ class Rows:
         return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
-def flat(array: Array) -> Rows:
+def flat(array: Array, marks: Marks | None = None) -> Rows:
     """The rows of a table that only grows."""
-    return Rows(((0, array),))
+    return Rows(((0, array),), marks)
 
 
-def of_ring(array: Array, base: int, count: int) -> Rows:
+def of_ring(array: Array, base: int, count: int, marks: Marks | None = None) -> Rows:
     """The live rows of a ring, in the runs that are whole in it and before links wrap around."""
     parts: list[tuple[int, Array]] = []
     done = 0
@@ -43,7 +46,7 @@ def of_ring(array: Array, base: int, count: int) -> Rows:
         rows = min(count - done, len(array) - start, LINK_MASK + 1 - link)
         parts.append((link, array[start : start + rows]))
         done += rows
-    return Rows(tuple(parts))
+    return Rows(tuple(parts), marks)
 
 
 def ring_of(rows: Rows) -> Array:

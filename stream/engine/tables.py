@@ -52,6 +52,7 @@ from stream.engine.layout import (
     USERS_USED,
     WATCH_USED,
 )
+from stream.engine.marks import MARKED, AddedRows, Marks
 from stream.engine.rows import SMALL, capacity_for
 
 Array = npt.NDArray[Any]
@@ -64,8 +65,11 @@ class Store:
 
     def __init__(self, arrays: dict[str, Array] | None = None) -> None:
         """Empty, or with these arrays in place of the empty ones."""
-        self.a: dict[str, Array] = _empty() | (arrays or {})
+        self.a: dict[str, Array] = {}
+        self.marks: dict[str, Marks] = {}
+        self._added = AddedRows()
         self._tables: Tables | None = None
+        self.put(**_empty() | (arrays or {}))
 
     @property
     def m(self) -> npt.NDArray[np.int64]:
@@ -81,7 +85,15 @@ class Store:
     def put(self, **arrays: Array) -> None:
         """Replace arrays."""
         self.a.update(arrays)
+        for name in arrays.keys() & MARKED.keys():
+            self.marks[name] = Marks(arrays[name])
+            if MARKED[name]:
+                self.a[MARKED[name]] = self.marks[name].blocks
         self._tables = None
+
+    def mark_added(self) -> None:
+        """Mark the rows that were added since the last call."""
+        self._added.mark(self.m, self.marks, self.a)
 
     @property
     def nbytes(self) -> int:
@@ -226,6 +238,8 @@ class Store:
         if kept > KEPT_USERS * int(self.m[USERS]):
             return
         renumber_users(self.tables(), numbers)
+        for name in ("user_keys", "user_tags", "imps", "ints"):
+            self.marks[name].set_all()
         self.m[USERS] = kept
         slots, live = rebuild(self.a["user_slots"], len(self.a["user_slots"]), 1, kept)
         self.m[USERS_USED] = live
@@ -239,6 +253,7 @@ class Store:
             return
         arena = np.zeros(capacity_for(kept), np.uint8)
         move_event_ids(self.tables(), arena)
+        self.marks["assigned"].set_all()
         self.m[ARENA] = kept
         self.put(arena=arena)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from stream.engine.layout import AS_OF, ASG_FREE
+from stream.engine.marks import mark_assigned
 
 PRUNED_EVERY = 32  # rows that a group grows by, it is looked whether some can go
 
@@ -122,6 +123,8 @@ def prune(t, start, settled):
         older = np.int64(s.next)
         repeats = older >= 0 and t.assigned[older].experiment == e and t.assigned[older].ea == s.ea
         if repeats and t.assigned[older].at < s.at and s.own != a and s.touched == 0:
+            mark_assigned(t, newer)
+            mark_assigned(t, a)
             t.assigned[newer].next = older
             s.next = t.m[ASG_FREE]
             s.experiment = -1

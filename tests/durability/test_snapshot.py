@@ -13,7 +13,7 @@ from tests.durability.damage import Damage, any_damage, damaged, flipped
 from tests.durability.fakes import DictStore
 
 FOLDER = "g000001/p00003"
-TINY = Sizes(piece_bytes=2_048, round_bytes=4_096, spare_bytes=0, pieces=8)
+TINY = Sizes(piece_bytes=2_048, round_bytes=4_096, spare_bytes=0, pieces=8, is_checked=True)
 
 
 def a_mark(step: int = 1, writer: str = "me") -> Mark:

@@ -11,6 +11,7 @@ from stream.contracts.definitions import Definitions
 from stream.contracts.models import MODELS
 from stream.contracts.topics import Topic
 from stream.contracts.versions import newest
+from stream.durability.image import Image, Sizes
 from stream.engine.batch import Batch
 from stream.engine.engine import Engine, Step
 from stream.engine.outputs import COUNTS, TABLES, Outputs
@@ -77,6 +78,7 @@ class Run:
         self.engine = engine or Engine(key=KEY, partition=0, partitions=1, definitions=self.definitions)
         self.rows: dict[str, dict[tuple[Any, ...], tuple[Any, ...]]] = defaultdict(dict)
         self.offsets: Counter[Topic] = Counter()
+        self._image = Image(Sizes(is_checked=True))
 
     def step(
         self,
@@ -107,6 +109,8 @@ class Run:
         """One step of ready batches."""
         number = self.engine.step + 1
         outputs = self.engine.execute(Step(number, planned_at, caught_up, self.definitions), batches)
+        if number % 16 == 0 or number.bit_count() == 1:  # now and then, for it is slow
+            self._image.compare(self.engine.export(), limit=1 << 40)  # fails if a row changed without a mark
         self.keep(outputs)
         return outputs
 

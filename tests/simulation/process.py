@@ -40,7 +40,7 @@ PACE = Pace(
     collect_every_ms=0,
     silence_ms=300,
     # So small that snapshots take several rounds and pieces, and poor pieces are written again.
-    sizes=Sizes(piece_bytes=12_000, round_bytes=24_000, spare_bytes=4_000, pieces=4),
+    sizes=Sizes(piece_bytes=12_000, round_bytes=24_000, spare_bytes=4_000, pieces=4, is_checked=True),
 )
 _STEP_SECONDS = 0.2
 _DECIDE_SECONDS = 0.5
