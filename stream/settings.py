@@ -158,7 +158,7 @@ class Settings(BaseSettings):
         description="Rows that wait for ClickHouse, in bytes; at it, or at a quarter for Kafka, a worker pauses.",
     )
     rows_per_second: int = Field(
-        100_000,
+        200_000,
         ge=1_000,
         description="Rows a second that a worker sends to ClickHouse at most, over any ten seconds; where more would "
         "come, steps take up to ten seconds.",

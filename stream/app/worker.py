@@ -26,7 +26,7 @@ from stream.intake.transport import Fetched
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-STEPS_SHARE = 0.8  # of the rows that the sink may write; the rest is for windows and results
+STEPS_SHARE = 0.4  # of the rows that the sink may write; the rest is for catch-ups, windows and results
 STOP_SECONDS = 6.0  # for the acknowledgements that the last snapshots wait for
 
 

@@ -153,7 +153,7 @@ def test_a_partition_whose_steps_make_many_rows_takes_longer_ones_and_counts_the
     async def scene() -> None:
         s = Scene(rows_per_second=10)
         await s.assign()
-        assert [held.rows_per_second for held in s.held] == [4, 4]  # four fifths of it, shared
+        assert [held.rows_per_second for held in s.held] == [2, 2]  # two fifths of it, shared
         s.fetch()
         await s.round()
         # The first step had to catch up.
