@@ -52,6 +52,7 @@ class Experiments:
         self._definitions = Definitions()
         self._unseen_ms = -1
         self._declared: dict[str, Mapping[str, Arm]] = {}
+        self._by_arm: tuple[Any, Any] | None = None  # names of arms, made anew when there is another one
 
     def define(self, definitions: Definitions, unseen_ms: int = -1) -> None:
         """Take the rules of all experiments, known and declared. unseen_ms: no event so far was as late.
@@ -87,10 +88,16 @@ class Experiments:
             if len(arms) >= MAX_ARMS:
                 return -1, -1, status_of(Reason.TOO_MANY_ARMS, ARM_FIELD)
             arms.append(arm)
+            self._by_arm = None
         return number, number * MAX_ARMS + arms.index(arm), 0
 
     def names_of_arms(self) -> tuple[Any, Any]:
-        """Object arrays by arm number: experiment name, arm name."""
+        """Object arrays by arm number: experiment name, arm name. They must not be changed."""
+        if self._by_arm is None:
+            self._by_arm = self._make_names_of_arms()
+        return self._by_arm
+
+    def _make_names_of_arms(self) -> tuple[Any, Any]:
         experiments = np.full(len(self.names) * MAX_ARMS, "", object)
         arms = np.full(len(self.names) * MAX_ARMS, "", object)
         for number, name in enumerate(self.names):
@@ -109,12 +116,14 @@ class Experiments:
         self.arms = [list(arms) for arms in exported["arms"]]
         self.declared = [dict(slots) for slots in exported["declared"]]
         self._numbers = {name: number for number, name in enumerate(self.names)}
+        self._by_arm = None
 
     def _number(self, name: str) -> int:
         if name not in self._numbers:
             self._numbers[name] = len(self.names)
             self.names.append(name)
             self.arms.append([])
+            self._by_arm = None
             self.declared.append({})
             if len(self.names) > len(self.store.a["policy"]):
                 rows = power_of_two(len(self.names))

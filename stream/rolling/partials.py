@@ -40,6 +40,7 @@ SCHEMA = fastavro.parse_schema(
     }
 )
 _WIDTHS = tuple(np.dtype(code) for code in ("<i1", "<i2", "<i4", "<i8"))
+_LIMITS = tuple((int(np.iinfo(dtype).min), int(np.iinfo(dtype).max), dtype) for dtype in _WIDTHS)
 _DTYPE_OF_WIDTH = {dtype.itemsize: dtype for dtype in _WIDTHS}
 
 
@@ -92,8 +93,8 @@ def encode(
         "planned_at_ms": planned_at_ms,
         "arms": arms,
         "arm": bytes(index[arm] for arm in chunk.arms),
-        "pane": bytes(_pane_index(start_ms, chunk.chunk_start_ms) for start_ms in chunk.pane_start_ms),
-        "counts": [_narrow(column) for column in counts.T],
+        "pane": _pane_indices(chunk),
+        "counts": _narrow(counts),
     }
     out = io.BytesIO()
     out.write(bytes([FORMAT]))
@@ -161,18 +162,27 @@ def _is_count(number: object) -> bool:
     return isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 2**62
 
 
-def _pane_index(pane_start_ms: int, chunk_start_ms: int) -> int:
-    index, rest = divmod(pane_start_ms - chunk_start_ms, PANE_MS)
-    if rest or not 0 <= index < PANES_IN_CHUNK:
-        raise ValueError(f"pane {pane_start_ms} is not in the chunk of {chunk_start_ms}")
-    return index
+def _pane_indices(chunk: Chunk) -> bytes:
+    """A byte for each row."""
+    indices, rests = np.divmod(np.array(chunk.pane_start_ms, np.int64) - chunk.chunk_start_ms, PANE_MS)
+    outside = (rests != 0) | (indices < 0) | (indices >= PANES_IN_CHUNK)
+    if outside.any():
+        pane_start_ms = chunk.pane_start_ms[int(outside.argmax())]
+        raise ValueError(f"pane {pane_start_ms} is not in the chunk of {chunk.chunk_start_ms}")
+    return indices.astype(np.uint8).tobytes()
 
 
-def _narrow(column: npt.NDArray[np.int64]) -> bytes:
-    """The column in the narrowest type that holds it; its length divided by the rows tells the width."""
-    low, high = (int(column.min()), int(column.max())) if len(column) else (0, 0)
-    dtype = next(d for d in _WIDTHS if np.iinfo(d).min <= low and high <= np.iinfo(d).max)
-    return column.astype(dtype).tobytes()
+def _narrow(counts: npt.NDArray[np.int64]) -> list[bytes]:
+    """Each column in the narrowest type that holds it; its length divided by the rows tells the width."""
+    if not len(counts):
+        return [b""] * counts.shape[1]
+    columns = []
+    for column, low, high in zip(
+        counts.T, counts.min(axis=0).tolist(), counts.max(axis=0).tolist(), strict=True
+    ):
+        dtype = next(dtype for least, most, dtype in _LIMITS if least <= low and high <= most)
+        columns.append(column.astype(dtype).tobytes())
+    return columns
 
 
 def _widen(data: bytes, rows: int) -> npt.NDArray[np.int64]:
