@@ -20,6 +20,7 @@ from stream.app.outlets import KafkaOutlet, Message
 from stream.app.rolling import RollingWindows
 from stream.app.stopping import Stopping
 from stream.app.worker import Worker
+from stream.contracts.topics import Topic
 from stream.errors import ConfigurationError
 from stream.intake.faust_settings import AsFetched, faust_settings
 from stream.settings import Settings
@@ -31,6 +32,7 @@ ROLLING_SECONDS = 1.0
 FLUSH_SECONDS = 0.1
 RETRY_SECONDS = 1.0
 LEAST_PAUSE_SECONDS = 0.02
+FETCHES_BYTES = 48 << 20  # of one fetch of every topic-partition, as far as they may be small
 
 
 class AsBytes(faust.Schema):  # type: ignore[misc]
@@ -52,8 +54,8 @@ class NoTables(TableManager):  # type: ignore[misc]
         """Faust sleeps a second at the start, for tables still to be declared: a restart would wait for it."""
 
 
-def make_app(settings: Settings) -> faust.App:
-    """A Faust app without agents.
+def make_app(settings: Settings, *, partitions: int) -> faust.App:
+    """A Faust app without agents; partitions: of each input topic.
 
     The web port makes this process's name in the consumer group, so that a worker that crashed and is quickly started
     again gets its partitions back without a rebalance.
@@ -61,12 +63,21 @@ def make_app(settings: Settings) -> faust.App:
     port = free_port(settings.web_host, settings.web_port)
     return faust.App(
         settings.group,
-        **faust_settings(settings.broker, instance=f"{socket.gethostname()}-{port}"),
+        **faust_settings(
+            settings.broker,
+            instance=f"{socket.gethostname()}-{port}",
+            partition_fetch_bytes=fetch_bytes(partitions),
+        ),
         TableManager=NoTables,
         web_enabled=True,
         web_bind=settings.web_host,
         web_port=port,
     )
+
+
+def fetch_bytes(partitions: int) -> int:
+    """Of a topic-partition at once: large fetches cost less, but one of each may be held in memory."""
+    return min(max(FETCHES_BYTES // (len(Topic) * partitions), 1 << 20), 4 << 20)
 
 
 def free_port(host: str, wanted: int) -> int:

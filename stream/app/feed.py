@@ -3,12 +3,20 @@
 from collections import deque
 from dataclasses import replace
 
+from stream.contracts.topics import Topic
 from stream.intake.record_sets import Chunk, is_compressed, unpacked
 from stream.intake.transport import Fetched
 
-MAX_ROWS = 100_000
-MAX_BYTES = 8 << 20  # as fetched
+MAX_ROWS = 150_000
+MAX_BYTES = 16 << 20  # as fetched
+MIN_BYTES = 2 << 20
+ALL_BYTES = 256 << 20  # of all feeds of a worker, as far as each may have MIN_BYTES
 LOST_SECONDS = 10.0  # nothing comes although the topic has more
+
+
+def share_of_bytes(partitions: int) -> int:
+    """What each feed of a worker with so many partitions may hold: all may be behind at once."""
+    return min(max(ALL_BYTES // (len(Topic) * partitions), MIN_BYTES), MAX_BYTES)
 
 
 class Feed:
@@ -23,6 +31,7 @@ class Feed:
         self._seq = 0
         self._in = [0, 0]  # rows, bytes accepted
         self._out = [0, 0]  # rows, bytes taken
+        self.max_bytes = MAX_BYTES
         self.next_offset = 0  # where the next item begins
         self.end: int | None = None  # of the topic, as last heard
         self.is_end_recent = False
@@ -43,7 +52,7 @@ class Feed:
     @property
     def has_room(self) -> bool:
         """Whether more should be fetched."""
-        return not self.has_lost and self.rows < MAX_ROWS and self.nbytes < MAX_BYTES
+        return not self.has_lost and self.rows < MAX_ROWS and self.nbytes < self.max_bytes
 
     def restart(self, epoch: int, offset: int) -> None:
         """Forget everything: the topic-partition was sought to an offset."""

@@ -16,7 +16,7 @@ from stream.engine.batch import Batch
 from stream.engine.outputs import Outputs, Tally
 from stream.intake.transport import Fetched
 
-ENOUGH_ROWS = 50_000  # queued in a partition: take a step at once
+ENOUGH_ROWS = 100_000  # queued in a partition: take a step at once
 LEAST_SECONDS = 0.5  # between steps of a partition that has not enough
 MOST_SECONDS = 10.0  # the same where its steps make very many rows
 TURN_SECONDS = 0.5  # for one partition before the next one has its turn

@@ -115,7 +115,7 @@ def _run(
     times: SinkTimes,
     stopping: Stopping,
 ) -> int:
-    app = make_app(settings)
+    app = make_app(settings, partitions=broker.cluster.partitions)
     outlet = KafkaOutlet(sender(app), max_bytes=int(settings.outbox_limit) // 4)
     around = Surroundings(
         store=store,

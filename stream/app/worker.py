@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from faust.types import TP
 
 from stream.app.breaker import Breaker
 from stream.app.copartition import refusal
-from stream.app.feed import Feed
+from stream.app.feed import Feed, share_of_bytes
 from stream.app.held import Counters, Decodes, Held
 from stream.app.seeking import Seeking, Seeks
 from stream.contracts.topics import Topic
@@ -78,6 +79,8 @@ class Worker:
         self._uptime = uptime
         self._assignment = 0
         self._stepping = asyncio.Lock()
+        # Always the same one: memory that a thread has freed serves that thread again, and is not cleared anew.
+        self._thread = ThreadPoolExecutor(1, "steps")
         self._enough = asyncio.Event()
 
     # What the transport asks (stream.intake.transport.Intake)
@@ -112,6 +115,8 @@ class Worker:
         self.held = {number: self.held.get(number) or self._hold(number) for number in numbers}
         for held in self.held.values():
             held.partition.memory_limit = self.memory_limit // len(self.held)
+            for feed in held.feeds:
+                feed.max_bytes = share_of_bytes(len(self.held))
             held.rows_per_second = STEPS_SHARE * self._rows_per_second / len(self.held)
             held.is_assigned = True
         self.has_assignment = True
@@ -218,7 +223,7 @@ class Worker:
         """Outside the event loop, and timed: the watchdog sees work that never ends."""
         self.busy_since = self._uptime()
         try:
-            return await asyncio.to_thread(work, *args)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
         finally:
             self.busy_since = None
 
@@ -252,13 +257,16 @@ class Worker:
                 await self._capture_all([held.partition for held in running], flush)
 
     async def _capture_all(self, partitions: list[Partition], flush: Callable[[], Any]) -> None:
+        loop = asyncio.get_running_loop()
         for partition in partitions:
-            await asyncio.to_thread(partition.capture)
+            await loop.run_in_executor(self._thread, partition.capture)
         deadline = self._uptime() + STOP_SECONDS
         while partitions:
             with suppress(TimeoutError):
                 await asyncio.wait_for(flush(), max(0.0, deadline - self._uptime()))
-            partitions = [p for p in partitions if not await asyncio.to_thread(p.publish_when_acked)]
+            partitions = [
+                p for p in partitions if not await loop.run_in_executor(self._thread, p.publish_when_acked)
+            ]
             if partitions and self._uptime() >= deadline:
                 log.warning(
                     "Not all outputs were acknowledged in time: the next start repeats the last steps."

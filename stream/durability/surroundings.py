@@ -41,7 +41,7 @@ class Owner:
 class Pace:
     """How large and how frequent things are."""
 
-    max_rows: int = 100_000  # of a step
+    max_rows: int = 150_000  # of a step
     max_queued_bytes: int = 64 << 20  # of a topic, unpacked
     patience_ms: int = 2_000  # how long a step waits for a topic that lies behind
     snapshot_every_ms: int = 60_000

@@ -43,7 +43,6 @@ from stream.engine.layout import (
     INTS,
     ITEM_WATCHES,
     ITEMS_ON,
-    L_CONSUMED,
     LATE,
     MAX_DIMENSIONS,
     NEED_CELLS,
@@ -61,17 +60,18 @@ from stream.engine.names import Names
 from stream.engine.outputs import Chunk, Outputs, Tally
 from stream.engine.rows import Rows, flat
 from stream.engine.screen import (
-    HOUR_MS,
     count_outcomes,
     count_troubles,
     dedupe,
     encode_combos,
     encode_users,
     hash_texts,
+    hours_in,
     is_readable,
     ledger_rows_of,
     received_at,
     screen,
+    whole_latencies,
 )
 from stream.engine.segments import Segments
 from stream.engine.tables import Store
@@ -231,19 +231,15 @@ class Engine:
 
     def _take(self, batch: Batch, step: Step) -> I64:
         topic = batch.topic
-        at = np.ascontiguousarray(batch.fields[:, 1])
+        at = self._column(batch, "at")
         received = received_at(batch.record_at_ms, step.planned_at_ms)
         status: I64 = screen(batch.status, at, received, self.horizon_ms, topic != Topic.ASSIGNMENTS)
-        self._store.room_for_hours(len(np.unique(received // HOUR_MS)))
+        self._store.room_for_hours(hours_in(received))
         ledger_rows, hours = ledger_rows_of(self._store.tables(), int(topic), received)
-        consumed = np.bincount(ledger_rows)
-        self._store.a["ledger"][: len(consumed), L_CONSUMED] += consumed
         take = (self._take_assignments, self._take_impressions, self._take_interactions)[topic]
         take(batch, at, status, ledger_rows, hours)
-        accepted = at[(status <= 0) & (status != LATE)]
-        if len(accepted):
-            self.newest[topic] = max(self.newest[topic], int(accepted.max()))
-        count_outcomes(self._store.tables(), ledger_rows, status, batch.misrouted)
+        newest = count_outcomes(self._store.tables(), ledger_rows, status, batch.misrouted, at)
+        self.newest[topic] = max(self.newest[topic], newest)
         self._tally(topic, status)
         self._emitter.add_dead_letters(batch, status)
         return status
@@ -341,8 +337,9 @@ class Engine:
         self._store.room_for_impressions(len(batch))
         ids, items = self._hash(batch, "impression_id", status), self._hash(batch, "item_id", status)
         self._run(
-            apply_impressions, status, users, at, ids, items, combos, self._latencies(batch, status), hours
-        )
+            apply_impressions, status, users, at, ids, items, combos,
+            whole_latencies(self._column(batch, "latency_ms"), status), hours,
+        )  # fmt: skip
 
     def _take_interactions(self, batch: Batch, at: I64, status: I64, ledger_rows: I64, hours: I64) -> None:
         users = self._users_of_new(batch, status)
@@ -360,12 +357,6 @@ class Engine:
             apply_interactions, status, users, at, ids, items, refers, words, self._kinds()[words], values, currencies,
             ledger_rows, hours,
         )  # fmt: skip
-
-    def _latencies(self, batch: Batch, status: I64) -> I64:
-        """Whole milliseconds, -1 where unknown."""
-        given = self._column(batch, "latency_ms")
-        known = (status == 0) & (given != NULL)
-        return np.where(known, np.rint(np.where(known, given.view(np.float64), 0)), -1).astype(np.int64)
 
     def _kinds(self) -> I64:
         """What each code of a kind means."""

@@ -16,6 +16,7 @@ from stream.engine.layout import (
     IDS,
     IDS_BASE,
     IDS_USED,
+    L_CONSUMED,
     L_COUNTED,
     L_DUPLICATE,
     L_LATE,
@@ -237,6 +238,23 @@ def encode_combos(t, codes, status):
 
 
 @njit(cache=True, nogil=True)
+def whole_latencies(given, status):
+    """Latencies (doubles' bits) rounded to whole milliseconds, -1 where unknown."""
+    latencies = given.view(np.float64)
+    out = np.full(given.shape[0], -1, np.int64)
+    for i in range(given.shape[0]):
+        if status[i] == 0 and given[i] != NULL:
+            out[i] = np.int64(np.rint(latencies[i]))
+    return out
+
+
+def hours_in(received: I64) -> int:
+    """How many different hours."""
+    hours = int(received.min()) // HOUR_MS, int(received.max()) // HOUR_MS
+    return 1 if hours[0] == hours[1] else len(np.unique(received // HOUR_MS))
+
+
+@njit(cache=True, nogil=True)
 def ledger_rows_of(t, topic, received):
     """(row of the ledger, hour) for each record; room for the new hours is the caller's duty."""
     n = received.shape[0]
@@ -256,8 +274,9 @@ def ledger_rows_of(t, topic, received):
 
 
 @njit(cache=True, nogil=True)
-def count_outcomes(t, rows, status, misrouted):
-    """Add each record's outcome to its hour."""
+def count_outcomes(t, rows, status, misrouted, at):
+    """Add each record and its outcome to its hour; returns the latest `at` of those that were accepted, -1 for none."""
+    newest = np.int64(-1)
     for i in range(status.shape[0]):
         s = status[i]
         column = L_COUNTED
@@ -265,10 +284,14 @@ def count_outcomes(t, rows, status, misrouted):
             column = L_REJECTED
         elif s == LATE:
             column = L_LATE
-        elif s == DUPLICATE:
-            column = L_DUPLICATE
-        elif s == OUTSIDE:
-            column = L_OUTSIDE
+        else:
+            newest = max(newest, at[i])
+            if s == DUPLICATE:
+                column = L_DUPLICATE
+            elif s == OUTSIDE:
+                column = L_OUTSIDE
+        t.ledger[rows[i], L_CONSUMED] += 1
         t.ledger[rows[i], column] += 1
         if misrouted[i]:
             t.ledger[rows[i], L_MISROUTED] += 1
+    return newest

@@ -5,7 +5,7 @@ from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from stream.app import feed as feeds
-from stream.app.feed import LOST_SECONDS, Feed
+from stream.app.feed import LOST_SECONDS, Feed, share_of_bytes
 from stream.contracts.topics import Topic
 from stream.intake.fetch import RawMemoryRecords, RawPartitionRecords
 from stream.intake.record_sets import unpacked
@@ -64,13 +64,21 @@ def test_a_restart_forgets_what_waits() -> None:
     assert (feed.rows, feed.next_offset, feed.end, feed.peek()) == (0, 7, None, None)
 
 
-@pytest.mark.parametrize("limit", ["MAX_ROWS", "MAX_BYTES"])
+@pytest.mark.parametrize("limit", ["rows", "bytes"])
 def test_a_full_feed_has_no_room(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeds, limit, 2)
     feed = a_feed()
+    if limit == "rows":
+        monkeypatch.setattr(feeds, "MAX_ROWS", 2)
+    else:
+        feed.max_bytes = 2
     assert feed.has_room
     feed.accept(a_fetched(records=(Record(0, 1, "a"), Record(1, 1, "b"))))
     assert not feed.has_room
+
+
+@pytest.mark.parametrize(("partitions", "mebibytes"), [(1, 16), (4, 16), (8, 10), (100, 2)])
+def test_what_waits_undecoded_is_bounded_for_all_partitions_together(partitions: int, mebibytes: int) -> None:
+    assert share_of_bytes(partitions) >> 20 == mebibytes
 
 
 def a_compressed(*records: Record) -> Fetched:
