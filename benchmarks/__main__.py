@@ -13,8 +13,8 @@ from rich.table import Table
 
 from benchmarks.clickhouse_peer import run_clickhouse
 from benchmarks.flink_peer import run_flink
-from benchmarks.job import EVENTS_OF_SCALE, Job, generated, read, recorded
-from benchmarks.log import RecordedLog
+from benchmarks.job import EVENTS_OF_SCALE, Job, generated, recorded, refuse_without_impressions
+from benchmarks.log import RecordedLog, read_log
 from benchmarks.runs import PeerFailed, Run, WorkerEnded, run_faust, run_floor, run_worker
 from benchmarks.services import Services, services
 from benchmarks.stages.in_worker import measure_in_worker
@@ -181,11 +181,12 @@ def main(
 
 def _read(files: Mapping[Topic, Sequence[Path]], events: int) -> RecordedLog:
     with terminal.status("reading the log"):
-        log = read(files, events)
+        log = read_log(files, events)
     for reason, count in log.left_out.items():
         terminal.print(f"{count:,} records are not sent: they {reason}.", highlight=False, soft_wrap=True)
     for bad in log.first_bad:
         terminal.print(f"{bad}", highlight=False, soft_wrap=True)
+    refuse_without_impressions(log)
     return log
 
 

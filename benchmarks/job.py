@@ -1,10 +1,9 @@
 """What a benchmark's runs count: records, and what must come out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from benchmarks.log import RecordedLog, read_log
+from benchmarks.log import RecordedLog
 from benchmarks.log_oracle import expected_of_log
 from benchmarks.oracle import Expected, expected_of
 from benchmarks.workload import EXPERIMENTS, Record, make_workload
@@ -36,9 +35,7 @@ def recorded(log: RecordedLog) -> Job:
     return Job(log.records, expected_of_log(log), log.experiments, by_item)
 
 
-def read(files: Mapping[Topic, Sequence[Path]], most_events: int) -> RecordedLog:
-    """The log in these files. Raises ConfigurationError."""
-    log = read_log(files, most_events)
+def refuse_without_impressions(log: RecordedLog) -> None:
+    """Raise ConfigurationError where there is nothing to be counted."""
     if not any(entry.topic is Topic.IMPRESSIONS for entry in log.entries):
         raise ConfigurationError("The log has no impressions: give a file of them with --impressions.")
-    return log

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.check import differences
-from benchmarks.job import read, recorded
+from benchmarks.job import recorded, refuse_without_impressions
 from benchmarks.log import ARMS, EXPERIMENT, RecordedLog, read_log
 from benchmarks.log_oracle import expected_of_log
 from stream.backfill import backfill
@@ -34,7 +34,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def the_log(folder: Path, most_events: int = 10**6) -> RecordedLog:
     shown = folder / "impressions.parquet"
     files = {Topic.IMPRESSIONS: [shown, shown], Topic.INTERACTIONS: [folder / "interactions.parquet"]}
-    return read(files, most_events)
+    return read_log(files, most_events)
 
 
 def differences_of(log: RecordedLog, folder: Path) -> list[str]:
@@ -161,4 +161,4 @@ def test_a_log_that_no_worker_would_take_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "assignments.jsonl"
     path.write_text(json.dumps(entered(0)))
     with pytest.raises(ConfigurationError, match="no impressions"):
-        read({Topic.ASSIGNMENTS: [path]}, 10)
+        refuse_without_impressions(read_log({Topic.ASSIGNMENTS: [path]}))
