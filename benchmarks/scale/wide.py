@@ -28,6 +28,8 @@ from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
 from stream.engine.engine import Engine, Step
 from stream.engine.outputs import Outputs
+from stream.rolling.partials import encode
+from stream.rolling.state import RollingState
 from stream.settings import Settings
 from stream.sink.connect import connect
 from stream.sink.migrate import migrate
@@ -63,12 +65,13 @@ class Shape:
 
 @dataclass(slots=True)
 class Spent:
-    """CPU seconds of engines and of making rows; rows by table, and by second of all tables."""
+    """CPU seconds of engines, of making rows, of partials and windows; rows by table, and by second of all tables."""
 
     events: int = 0
     steps: int = 0
     engine: float = 0.0
     rows_made: float = 0.0
+    windows: float = 0.0
     rows: Counter[str] = field(default_factory=Counter)
     rows_by_second: list[int] = field(default_factory=list)
     sent_bytes: int = 0
@@ -134,13 +137,15 @@ def measure(shape: Shape, server: Server | None = None) -> dict[str, object]:
     for one in every:
         _assign(one, shape, rules)
     spent = Spent()
+    rolling = RollingState(partitions=1)
     for second in range(1, WARM_UP_SECONDS + shape.seconds + 1):
         if second == WARM_UP_SECONDS + 1:
             spent = Spent()
         before = spent.rows.total()
         for one in every:
             if second >= one.due_at:
-                _step(one, second, shape, rules, spent, server)
+                _step(one, second, shape, rules, spent, server, rolling)
+        _write_windows(rolling, spent)
         spent.rows_by_second.append(spent.rows.total() - before)
     per_event = 1e6 / spent.events
     return {
@@ -149,6 +154,7 @@ def measure(shape: Shape, server: Server | None = None) -> dict[str, object]:
         "step_took_seconds": round(shape.seconds * shape.partitions / spent.steps, 1),
         "engine_us_per_event": round(spent.engine * per_event, 2),
         "rows_us_per_event": round(spent.rows_made * per_event, 2),
+        "windows_us_per_event": round(spent.windows * per_event, 2),
         "made_rows_per_second": round(spent.rows.total() / shape.seconds),
         "most_rows_per_second": round(spent.most_per_second),
         "bound_rows_per_second": bound(shape),
@@ -181,7 +187,13 @@ def _assign(one: Stepped, shape: Shape, rules: Definitions) -> None:
 
 
 def _step(
-    one: Stepped, second: int, shape: Shape, rules: Definitions, spent: Spent, server: Server | None
+    one: Stepped,
+    second: int,
+    shape: Shape,
+    rules: Definitions,
+    spent: Spent,
+    server: Server | None,
+    rolling: RollingState,
 ) -> None:
     """Take all that came since the last step."""
     events = shape.rate * (second - one.stepped_at) // shape.partitions
@@ -194,7 +206,12 @@ def _step(
     made = time.thread_time()
     tables = _rows(outputs, one.partition, spent)
     spent.engine += made - began
-    spent.rows_made += time.thread_time() - made
+    packed = time.thread_time()
+    for chunk in outputs.chunks:
+        stamps = {"version": outputs.step, "clock_ms": outputs.clock_ms, "planned_at_ms": one.maker.now_ms}
+        rolling.apply(*encode(chunk, generation=1, partition=one.partition, **stamps))
+    spent.rows_made += packed - made
+    spent.windows += time.thread_time() - packed
     spent.events += events
     spent.steps += 1
     one.stepped_at = second
@@ -203,6 +220,16 @@ def _step(
     if server:
         for name, table in tables.items():
             server.insert(name, table)
+
+
+def _write_windows(rolling: RollingState, spent: Spent) -> None:
+    """Once a second, of the experiments that changed."""
+    began = time.thread_time()
+    found = rolling.rows(rolling.take_due({0}))
+    table = SHAPES["rolling"].rows(found.columns, generation=1, partition=0, version=found.version)
+    spent.sent_bytes += len(arrow_buffer(table, "lz4")[1])
+    spent.windows += time.thread_time() - began
+    spent.rows["rolling"] += table.num_rows
 
 
 def _rows(outputs: Outputs, partition: int, spent: Spent) -> dict[str, pa.Table]:

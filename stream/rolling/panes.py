@@ -4,7 +4,7 @@ Sums are kept by chunk; the panes of a chunk are laid out only while an edge of 
 is about a kilobyte per chunk and partition, and a window costs one masked sum and two slices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,9 @@ Counts = npt.NDArray[np.int64]
 class ExperimentPanes:
     """The newest partial of every (source partition, chunk) of one experiment."""
 
-    def __init__(self) -> None:
+    def __init__(self, decode: Callable[[bytes], Partial] = decode) -> None:
+        """decode: of partials; one that remembers the newest of them spares decoding each of them twice."""
+        self._decode = decode
         self.arms: dict[str, int] = {}  # every arm ever seen, and its index in the sums
         self._kept: dict[int, dict[int, tuple[int, bytes]]] = {}  # chunk: source: version, value
         self._slots: dict[int, int] = {}  # chunk: row of _chunks and _totals
@@ -42,7 +44,7 @@ class ExperimentPanes:
             return False
         self._reserve(chunk)
         if old is not None:
-            self._add(chunk, decode(old[1]), sign=-1)
+            self._add(chunk, self._decode(old[1]), sign=-1)
         self._add(chunk, partial, sign=1)
         of_chunk[partition] = partial.version, value
         return True
@@ -86,7 +88,7 @@ class ExperimentPanes:
         if panes is None:
             panes = np.zeros((PANES_IN_CHUNK, len(self.arms), len(COUNTS)), np.int64)
             for _, value in self._kept.get(chunk, {}).values():
-                self._add_panes(panes, decode(value), sign=1)
+                self._add_panes(panes, self._decode(value), sign=1)
         return panes
 
     def _add(self, chunk: int, partial: Partial, *, sign: int) -> None:

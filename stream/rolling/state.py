@@ -2,6 +2,7 @@
 
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ KEPT_MS = max(WINDOWS_SECONDS) * 1000 + CHUNK_MS
 IDLE_TIMEOUT_MS = 15_000
 REFRESH_MS = 60_000  # an experiment without messages is worth writing again when its windows are so old
 MOST_REFRESHED = 50  # of those at a time
+REMEMBERED = 2_048  # partials that are kept decoded as well: the next one of a key takes the last one back
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class RollingState:
         self.malformed = 0
         self.stale = 0
         self._partitions = partitions
+        self._decode = lru_cache(REMEMBERED)(decode)
         self._idle_timeout_ms = idle_timeout_ms
         self._experiments: dict[str, ExperimentPanes] = {}
         self._home: dict[str, int] = {}  # the partition of the partials topic that is about an experiment
@@ -62,7 +65,7 @@ class RollingState:
         if value is None:  # a tombstone: only the topic's cleaning, panes expire by their own time here
             return
         try:
-            about, partial = decode_key(key or b""), decode(value)
+            about, partial = decode_key(key or b""), self._decode(value)
         except Malformed:
             self.malformed += 1
             return
@@ -72,7 +75,9 @@ class RollingState:
         if partial.generation < self.generation:
             self.stale += 1
             return
-        panes = self._experiments.setdefault(about.experiment, ExperimentPanes())
+        panes = self._experiments.get(about.experiment)
+        if panes is None:
+            panes = self._experiments[about.experiment] = ExperimentPanes(self._decode)
         self._sources_of(about.experiment).see(about, partial)
         if panes.put(about.partition, about.chunk_start_ms, value, partial):
             self._touched.add(about.experiment)
