@@ -4,7 +4,6 @@ import asyncio
 import logging
 import signal
 import socket
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -31,7 +30,6 @@ COMMIT_SECONDS = 5.0
 ROLLING_SECONDS = 1.0
 FLUSH_SECONDS = 0.1
 RETRY_SECONDS = 1.0
-LEAST_PAUSE_SECONDS = 0.02
 FETCHES_BYTES = 48 << 20  # of one fetch of every topic-partition, as far as they may be small
 
 
@@ -136,18 +134,21 @@ def connect_service(
     *,
     partials_topic: str,
     step_seconds: float,
+    on_round: Callable[[], None],
 ) -> None:
-    """Run steps, flushes, windows and commits, each at its own pace, from the app's start to its stop."""
+    """Run steps, flushes, windows and commits, each at its own pace, from the app's start to its stop.
+
+    on_round: called when every partition that was due has stepped.
+    """
 
     @app.service
     class Steps(Service):  # type: ignore[misc]
         @Service.task
         async def run_steps(self) -> None:
             while not self.should_stop:
-                started = time.monotonic()
                 await worker.round(app.consumer)
-                pause = step_seconds - (time.monotonic() - started)
-                await worker.wait(max(LEAST_PAUSE_SECONDS, pause))
+                on_round()
+                await worker.wait(step_seconds)
 
         @Service.task
         async def flush_messages(self) -> None:

@@ -65,6 +65,7 @@ class Held:
     pause: Pause | None = None  # why it takes no step now
     newest_record_ms: int = -1  # Kafka record time of the newest record that a step has taken
     stepped_at: float = 0.0  # by `uptime`; or when it last had nothing to do
+    turned_at: float = 0.0  # by `uptime`: when its last turn began
     _is_new: bool = True  # no step was taken since it began
     _rows_made: int = 0  # by the last step that had not enough
 
@@ -92,6 +93,10 @@ class Held:
     def interval_seconds(self) -> float:
         """Between two steps, at least, of a partition that has not enough."""
         return interval_seconds(self._rows_made, self.rows_per_second)
+
+    def next_at(self, step_seconds: float) -> float:
+        """When its next turn should begin, by `uptime`: turns begin so long after each other, or are longer apart."""
+        return max(self.turned_at + step_seconds, self.stepped_at + self.interval_seconds)
 
     def begin(self, *, is_ours: bool) -> None:
         """It is loaded and sought: take data, unless it went to another worker meanwhile."""

@@ -62,6 +62,8 @@ from stream.topics import create_topics
 log = logging.getLogger(__name__)
 
 GC_ALLOCATIONS = 10_000  # objects made since, before the youngest are looked through
+FLUSH_SECONDS = 0.25  # between two flushes, at least
+GATHER_SECONDS = 1.0  # a step's rows wait for those of the other partitions' steps, until the round is over
 CLOSE_SECONDS = 2.0  # for rows that no snapshot waits for
 
 _CHATTY = ("faust", "mode", "aiokafka", "aiohttp.access")
@@ -96,6 +98,8 @@ def run_worker(settings: Settings, *, new_generation: bool = False) -> int:
             lambda: TimedInserter(connection.client(), times.insert_seconds),
             max_bytes=int(settings.outbox_limit),
             on_latency=times.add_latency,
+            interval_seconds=FLUSH_SECONDS,
+            gather_seconds=GATHER_SECONDS,
             limit=RowLimit(settings.rows_per_second),
         )
         stack.callback(writer.close, CLOSE_SECONDS)
@@ -144,6 +148,7 @@ def _run(
     connect_service(
         app, worker, outlet, rolling,
         partials_topic=settings.partials_topic, step_seconds=settings.step_seconds,
+        on_round=writer.flush,
     )  # fmt: skip
     ends = Ends()
     health = Health(worker, writer, ends, names, _patience(settings))

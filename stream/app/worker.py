@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 STEPS_SHARE = 0.4  # of the rows that the sink may write; the rest is for catch-ups, windows and results
+LEAST_PAUSE_SECONDS = 0.02  # between rounds
 STOP_SECONDS = 6.0  # for the acknowledgements that the last snapshots wait for
 
 
@@ -169,10 +170,16 @@ class Worker:
 
     # Rounds
 
-    async def wait(self, seconds: float) -> None:
-        """Until there is enough for a step, but at most so long."""
+    async def wait(self, step_seconds: float) -> None:
+        """Until the next turn: so long after a partition's last one, or when there is enough for a step."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._enough.wait(), seconds)
+            await asyncio.wait_for(self._enough.wait(), self._seconds_to_next(step_seconds))
+
+    def _seconds_to_next(self, step_seconds: float) -> float:
+        nexts = [held.next_at(step_seconds) for held in self.held.values() if held.is_assigned]
+        if self.trouble or not nexts:
+            return step_seconds
+        return max(LEAST_PAUSE_SECONDS, min(nexts) - self._uptime())
 
     async def round(self, consumer: Seeks) -> None:
         """Give every assigned partition a turn. Never raises; what cannot go on ends up in `failure`."""
@@ -192,6 +199,8 @@ class Worker:
     async def _attend(self, consumer: Seeks, held: Held) -> None:
         if not held.is_assigned:  # a rebalance came in the middle of the round
             return
+        if not held.is_running or held.is_due:
+            held.turned_at = self._uptime()
         if not held.is_running:
             await self._take_over(consumer, held)
         self._observe_ends(consumer, held)

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 _ONE_INSERT_EACH = {"async_insert": 0}  # acknowledged means written
 _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 0.1, 10.0
 _LOOK_SECONDS = 1.0  # at rows that wait for their turn
+GATHER_ROWS_SECONDS = 0.3
+_NEVER = float("inf")
 
 
 class Inserter(Protocol):
@@ -60,19 +62,23 @@ class Writer:
         max_rows: int = 1_000_000,
         max_bytes: int = 256 << 20,
         interval_seconds: float = 0.5,
+        gather_seconds: float = 0.0,
         now: Callable[[], float] = time.time,
         on_latency: Callable[[I64, float], None] = lambda latencies_ms, weight: None,
         limit: RowLimit | None = None,
     ) -> None:
         """max_rows, max_bytes: more that waits makes it `is_full`. limit: of the rows that ClickHouse gets.
 
-        interval_seconds: between the starts of two flushes. on_latency: told, after each flush, how long records took
-        from Kafka to here; each value stands for `weight` records.
+        interval_seconds: between the starts of two flushes. gather_seconds: the outputs of a step wait so long for
+        those of others, or until `flush`; rows that belong to no step at most GATHER_ROWS_SECONDS. on_latency: told,
+        after each flush, how long records took from Kafka to here; each value stands for `weight` records.
         """
         self._client_factory = client_factory
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._interval_seconds = interval_seconds
+        self._gather_seconds = gather_seconds
+        self._flush_at = _NEVER  # by the monotonic clock
         self._now = now
         self._on_latency = on_latency
         self._limit = limit or RowLimit()
@@ -148,7 +154,7 @@ class Writer:
             for name, rows in tables.items():
                 self._waiting.outbox.add(name, rows)
             self._waiting.note(emission, emission.origins)
-            self._note_arrival()
+            self._note_arrival(self._gather_seconds)
 
     def put_rows(
         self, table: str, columns: Mapping[str, Any], *, generation: int, version: Any, partition: int = 0
@@ -158,12 +164,20 @@ class Writer:
         with self._changed:
             self._refuse_when_stopped()
             self._waiting.outbox.add(table, rows)
-            self._note_arrival()
+            self._note_arrival(min(self._gather_seconds, GATHER_ROWS_SECONDS))
 
-    def _note_arrival(self) -> None:
+    def _note_arrival(self, gather_seconds: float) -> None:
         if self._oldest is None:
             self._oldest = self._now()
+        self._flush_at = min(self._flush_at, time.monotonic() + gather_seconds)
         self._changed.notify_all()
+
+    def flush(self) -> None:
+        """Let what waits be written at once: nothing will soon come to join it."""
+        with self._changed:
+            if self._waiting.is_worth_writing:
+                self._flush_at = 0.0
+                self._changed.notify_all()
 
     def acked(self, partition: int) -> int:
         """The step up to which all that was put is in ClickHouse; -1 when none is."""
@@ -172,6 +186,7 @@ class Writer:
 
     def drain(self, timeout_seconds: float | None = None) -> bool:
         """Wait until everything is written; False when the time is up. Raises WriterStopped."""
+        self.flush()
         with self._changed:
             done = self._changed.wait_for(
                 lambda: self.error is not None or not self._has_work(), timeout_seconds
@@ -233,9 +248,12 @@ class Writer:
         self._closing.wait(seconds)
 
     def _take(self) -> Batch | None:
-        """All that waits, as soon as there is something; None when it is time to stop."""
+        """All that waits, once it should be written; None when it is time to stop."""
         with self._changed:
             self._changed.wait_for(lambda: self._has_work() or self._closing.is_set())
+            while not self._closing.is_set() and (left := self._flush_at - time.monotonic()) > 0:
+                self._changed.wait(left)
+            self._flush_at = _NEVER
             if not self._has_work() or time.monotonic() > self._give_up_at:
                 return None
         self._is_held_back = False
@@ -332,6 +350,7 @@ class Writer:
             batch.extend(self._waiting)
             self._waiting = batch
             self._note_in_flight(None)
+            self._flush_at = 0.0
             self.trouble = brief(error)
             is_first = self.unavailable_since is None
             if is_first:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from faust.types import TP
 
+from stream.app import held as held_module
 from stream.app import worker as worker_module
 from stream.app.breaker import Breaker, Rule
 from stream.app.held import LEAST_SECONDS, MOST_SECONDS, Held, interval_seconds
@@ -460,12 +461,37 @@ def test_a_last_flush_that_hangs_keeps_no_snapshot_of_what_was_acknowledged_back
     play(scene())
 
 
-def test_enough_records_or_a_full_queue_wake_the_rounds_early() -> None:
+@pytest.mark.parametrize("limit", ["records", "bytes"])
+def test_enough_records_or_a_full_queue_wake_the_rounds_early(
+    limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def scene() -> None:
-        s = Scene(log=a_topic_log(rows=21_000))
+        s = Scene()
         await s.assign()
-        s.fetch(limit=20_000)
+        s.fetch(limit=1)
+        await s.round()
+        if limit == "records":
+            monkeypatch.setattr(held_module, "ENOUGH_ROWS", 10)
+        else:
+            for held in s.held:
+                held.feeds[0].max_bytes = 1
+        s.fetch(limit=10)
         await asyncio.wait_for(s.worker.wait(60), 5)
+
+    play(scene())
+
+
+def test_turns_begin_a_step_apart_or_as_far_as_their_rows_ask_for() -> None:
+    async def scene() -> None:
+        s = Scene(rows_per_second=1_000)
+        await s.assign()
+        s.fetch()
+        await s.round()
+        held = s.held[0]
+        assert held.turned_at <= held.stepped_at
+        assert held.next_at(1.0) == held.turned_at + 1.0
+        held._rows_made = 10**6
+        assert held.next_at(1.0) == held.stepped_at + MOST_SECONDS
 
     play(scene())
 

@@ -14,6 +14,7 @@ from stream.local.database import open_database
 from stream.sink.connect import connect
 from stream.sink.queries import results
 from stream.sink.refusals import advice
+from stream.sink.tables import SHAPES
 from stream.sink.writer import Writer, WriterStopped
 from tests.services.clickhouse import ClickHouseServer
 from tests.sink.conftest import fill
@@ -210,6 +211,17 @@ def test_a_client_that_cannot_be_made_is_tried_again() -> None:
     writer.put(an_emission(1, panes=[a_pane()]))
     assert writer.drain(10)
     writer.close()
+
+
+def test_the_steps_of_a_round_are_written_together_when_it_is_over() -> None:
+    database = FakeClickHouse()
+    with a_writer(database, gather_seconds=60) as writer:
+        for partition in range(3):
+            writer.put(an_emission(1, partition=partition, panes=[a_pane()]))
+        assert writer.waiting_rows == 3
+        writer.flush()
+        assert writer.drain(10)
+        assert [name for name, _ in database.inserts].count(SHAPES["panes"].name) == 1
 
 
 def test_closing_writes_what_waits() -> None:
