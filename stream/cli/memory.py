@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from stream.contracts.topics import Topic
-from stream.engine.index import MAX_LOAD, power_of_two
+from stream.engine.index import power_of_two, slots_for
 from stream.engine.layout import ASSIGNED, FIELDS, IMPRESSION, INTERACTION, USER
 from stream.sink.queries import Database
 
-EVENT_ID_BYTES = 36  # of an assignment's event_id: a UUID as text
+EVENT_ID_BYTES = 16  # of an assignment's event_id: a UUID
 _ID_BYTES = sum(
     FIELDS[name][0].itemsize for name in ("id_keys", "id_tags")
 )  # beside every row that is found by an id
@@ -47,7 +47,8 @@ class Term:
 def terms(load: Load, lateness: timedelta, window: timedelta, partitions: int) -> tuple[Term, ...]:
     """Ids and interactions are held for the lateness, impressions until no interaction can be credited to them.
 
-    Tables double when they are full, so their bytes for each row depend on how many rows there are.
+    Tables double when they are full, so their bytes for each row depend on how many rows there are; indexes grow by a
+    quarter, here as if they just had.
     """
     shown, acted = load.impressions_per_second, load.interactions_per_second
     users = load.user_experiments
@@ -77,7 +78,7 @@ def table_bytes(rows: int, row_bytes: int, partitions: int, *, is_found_by_id: b
     if not rows:
         return 0
     each = -(-rows // partitions)
-    slots = power_of_two(int(each / MAX_LOAD)) if is_found_by_id else 0
+    slots = slots_for(each) if is_found_by_id else 0
     return partitions * (power_of_two(each) * row_bytes + slots * _SLOT_BYTES)
 
 

@@ -73,6 +73,34 @@ def hash_some_blocks(buf, row_bytes, first, block_rows, numbers, out):
 
 
 @njit(cache=True, nogil=True)
+def first_stale(stale, most):
+    """Places of the first `most` blocks that must be compared."""
+    out = np.empty(min(most, stale.shape[0]), np.int64)
+    n = 0
+    for place in range(stale.shape[0]):
+        if n == out.shape[0]:
+            break
+        if stale[place]:
+            out[n] = place
+            n += 1
+    return out[:n]
+
+
+@njit(cache=True, nogil=True)
+def first_unsaved(stale, owners, unsaved, most):
+    """Places of the first `most` blocks whose owner is `unsaved` and that need not be compared."""
+    out = np.empty(min(most, stale.shape[0]), np.int64)
+    n = 0
+    for place in range(stale.shape[0]):
+        if n == out.shape[0]:
+            break
+        if owners[place] == unsaved and not stale[place]:
+            out[n] = place
+            n += 1
+    return out[:n]
+
+
+@njit(cache=True, nogil=True)
 def copy_blocks(buf, row_bytes, first, block_rows, numbers, out):
     """Copy the blocks of these numbers out of `buf`; rows it has not stay as they are in `out` (blocks, bytes)."""
     size = row_bytes * block_rows

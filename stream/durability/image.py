@@ -11,7 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stream.durability.blocks import as_bytes, copy_blocks, hash_blocks, hash_some_blocks, paste_blocks
+from stream.durability.blocks import (
+    as_bytes,
+    copy_blocks,
+    first_stale,
+    first_unsaved,
+    hash_blocks,
+    hash_some_blocks,
+    paste_blocks,
+)
 from stream.durability.piece import Blocks, Piece
 from stream.durability.shape import Array, Shape
 from stream.durability.span import UNSAVED, Span
@@ -78,7 +86,8 @@ class Image:
         for table, span, part in self._parts_of(export):
             shape = table.shape
             lo, hi = _places(shape, span, part)
-            unsaved = lo + np.flatnonzero((span.owners[lo:hi] == UNSAVED) & ~span.stale[lo:hi])
+            most = 1 + max(0, limit) // max(1, shape.block_bytes)
+            unsaved = lo + first_unsaved(span.stale[lo:hi], span.owners[lo:hi], UNSAVED, most)
             while len(unsaved) and limit > 0:
                 room = min(limit, self.sizes.piece_bytes - held)
                 taken = unsaved[: max(1, room // shape.block_bytes)]
@@ -176,7 +185,7 @@ class Image:
     def _compare_stale(self, shape: Shape, span: Span, part: tuple[int, Array], limit: int) -> int:
         """Bytes compared of a part."""
         lo, hi = _places(shape, span, part)
-        stale = lo + np.flatnonzero(span.stale[lo:hi])[: max(1, limit // max(1, shape.block_bytes))]
+        stale = lo + first_stale(span.stale[lo:hi], 1 + limit // max(1, shape.block_bytes))
         if not len(stale):
             return 0
         hashes = np.empty(len(stale), np.uint64)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from numpy.lib.format import descr_to_dtype, dtype_to_descr
 
 from stream.engine.marks import rows_of_block
-from stream.engine.rows import Rows
+from stream.engine.rows import Rows, with_room
 
 Array = npt.NDArray[Any]
 
@@ -66,8 +66,7 @@ class Shape:
 
     def empty(self) -> Rows:
         """Such rows, to be filled."""
-        dtype = dtype_of(self.dtype)
-        return Rows(tuple((first, np.zeros((count, *self.tail), dtype)) for first, count in self.parts))
+        return with_room(self.parts, dtype_of(self.dtype), self.tail)
 
 
 def dtype_of(described: Any) -> np.dtype[Any]:

@@ -10,6 +10,7 @@ for its own number, and whatever else was written for decided numbers can be rem
 import logging
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from typing import Any
 
@@ -25,6 +26,7 @@ from stream.engine.rows import Rows
 from stream.errors import DamagedStore
 
 KEPT = 2
+READ_AHEAD = 4  # pieces
 _DIGITS = 12
 log = logging.getLogger(__name__)
 
@@ -188,16 +190,29 @@ class Snapshots:
         return snapshot, export
 
     def _contents(self, snapshot: Snapshot, damaged: set[Piece]) -> Iterator[tuple[Piece, Iterator[Blocks]]]:
-        """What is in the pieces; those that only a copy is left of are added to `damaged`."""
-        for piece in snapshot.pieces:
-            for path in piece.paths:
-                data = self._store.get(path)
-                if data is not None and checksum(data) == piece.checksum:
-                    break
-                damaged.add(piece)
-            else:
-                raise ValueError(f"{piece.path} and its copy are missing or changed")
-            yield piece, unpack(data)
+        """What is in the pieces; those that only a copy is left of are added to `damaged`.
+
+        The next ones are checked and unpacked on other cores while one is used.
+        """
+        coming: deque[tuple[Piece, Future[list[Blocks] | None]]] = deque()
+        with ThreadPoolExecutor() as pool:
+            for piece in snapshot.pieces:
+                coming.append((piece, pool.submit(_unpacked, piece, self._store.get(piece.path))))
+                if len(coming) > READ_AHEAD:
+                    yield self._content(*coming.popleft(), damaged)
+            while coming:
+                yield self._content(*coming.popleft(), damaged)
+
+    def _content(
+        self, piece: Piece, first: "Future[list[Blocks] | None]", damaged: set[Piece]
+    ) -> tuple[Piece, Iterator[Blocks]]:
+        contents = first.result()
+        if contents is None:
+            damaged.add(piece)
+            contents = _unpacked(piece, self._store.get(piece.paths[1]))
+        if contents is None:
+            raise ValueError(f"{piece.path} and its copy are missing or changed")
+        return piece, iter(contents)
 
     def _forget_single(self, stored: list[str]) -> None:
         """What is not stored twice is written with the next snapshot; earlier versions stored it once."""
@@ -271,6 +286,13 @@ class Snapshots:
 
 class _Damaged(Exception):
     """One snapshot cannot be used; says why."""
+
+
+def _unpacked(piece: Piece, data: bytes | None) -> list[Blocks] | None:
+    """None: missing or changed."""
+    if data is None or checksum(data) != piece.checksum:
+        return None
+    return list(unpack(data))
 
 
 def _is_of(manifest: bytes | None, writer: str) -> bool:

@@ -1,15 +1,17 @@
 """The pure core: numpy columns and compiled kernels, no I/O.
 
 Compiled kernels are cached in a folder named after the content of all kernel sources: numba itself notices a change
-of the file a kernel stands in, but not of the files it calls into.
+of the file a kernel stands in, but not of the files it calls into. It is told even when somebody imported it before.
 """
 
 import hashlib
 import os
 from pathlib import Path
 
+from numba import config
+
 # Raised whenever the same steps could give other outputs or another state.
-ENGINE_VERSION = 4
+ENGINE_VERSION = 5
 
 
 def kernel_cache() -> Path:
@@ -23,3 +25,4 @@ def kernel_cache() -> Path:
 
 
 os.environ.setdefault("NUMBA_CACHE_DIR", str(kernel_cache()))
+config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]

@@ -6,9 +6,9 @@ from numba import njit
 
 from stream.contracts.limits import MAX_ARMS
 from stream.engine.credit import credit_between, credit_held, phase_at, touch, touch_new
+from stream.engine.event_ids import compare_id, keep_id
 from stream.engine.layout import (
     ALWAYS,
-    ARENA,
     AS_OF,
     ASG,
     ASG_FREE,
@@ -48,41 +48,19 @@ def new_row(t):
 
 
 @njit
-def id_is_larger(buf, pos, length, other, other_pos, other_length):
-    """Compare two event_ids, byte by byte."""
-    for k in range(min(length, other_length)):
-        a = buf[pos + k]
-        b = other[other_pos + k]
-        if a != b:
-            return a > b
-    return length > other_length
-
-
-@njit
-def keep_id(t, row, buf, pos, length):
-    """Copy an event_id into the arena; room for it is the caller's duty."""
-    start = t.m[ARENA]
-    for k in range(length):
-        t.arena[start + k] = buf[pos + k]
-    t.m[ARENA] = start + length
-    t.assigned[row].id_pos = start
-    t.assigned[row].id_len = length
-
-
-@njit
 def follows(t, row, at, buf, id_pos, id_len):
     """Whether the assignment of a row is later than this one; equal times: the larger event_id."""
     a = t.assigned[row]
     if a.at != at:
         return a.at > at
-    return id_is_larger(t.arena, a.id_pos, a.id_len, buf, id_pos, id_len)
+    return compare_id(t, row, buf, id_pos, id_len) > 0
 
 
 @njit
 def begins_earlier(t, row, at, buf, id_pos, id_len):
     """Whether an assignment comes before the earliest known; of equal times the larger event_id is in force."""
     a = t.assigned[row]
-    return at < a.at or (at == a.at and id_is_larger(buf, id_pos, id_len, t.arena, a.id_pos, a.id_len))
+    return at < a.at or (at == a.at and compare_id(t, row, buf, id_pos, id_len) < 0)
 
 
 @njit

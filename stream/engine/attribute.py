@@ -223,9 +223,8 @@ def apply_impressions(t, start, status, users, at, ids, items, combos, latencies
         row.previous = previous
         row.clicks = 0
         row.conversions = 0
-        row.hour = hours[i]
+        row.hour = 2 * hours[i] + outside
         row.latency = latencies[i]
-        row.outside = outside
         t.imp_keys[p] = ids[i, 1]
         t.imp_tags[p] = tag_of(ids[i, 0])
         if t.imp_slots[slot] == U0:

@@ -169,6 +169,7 @@ class Engine:
                 self._count_troubles(batch, status)
         self._close_segments(before)
         self._store.mark_added()
+        self._store.give_back()
         self._advance_clock(step.caught_up)
         outputs = self._emitter.outputs(step.number, rows, self.clock_ms, self.horizon_ms)
         return replace(outputs, tallies=self._tallies)

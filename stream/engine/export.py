@@ -6,11 +6,12 @@ of them are made anew from the rows, so that an export changes only where someth
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numba import njit
 
-from stream.engine.index import next_link, pair_slots, power_of_two, slots_for, slots_of_rows
+from stream.engine.index import next_link, pair_slots, slots_for, slots_of_rows
 from stream.engine.items import index_items
 from stream.engine.layout import (
     ARENA,
@@ -86,9 +87,9 @@ def load_tables(export: Mapping[str, Rows]) -> Store:
     store = Store(arrays)
     store.room_for_declared()
     store.room_for_turns()
-    index_turns(store.tables())
+    if len(store.a["turns"]):
+        index_turns(store.tables())
     _index(store)
-    link_users(store.tables())
     if store.m[ITEMS_ON]:
         store.m[ITEMS_USED] = 0
         store.room_for_item_index()
@@ -104,21 +105,30 @@ def _users(assigned: Array) -> Array:
 
 
 def _index(store: Store) -> None:
-    """Make the slots of all ids anew."""
-    a, m = store.a, store.m
-    everyone = np.zeros(0, np.bool_)
-    for name, base, count, used in (
-        ("user", 1, int(m[USERS]), USERS_USED),
-        ("id", int(m[IDS_BASE]), int(m[IDS]), IDS_USED),
-        ("imp", int(m[IMP_BASE]), int(m[IMPS]), IMPS_USED),
-        ("int", int(m[INT_BASE]), int(m[INTS]), WATCH_USED),
-    ):
-        only = everyone
-        if name == "int":  # those that name an item: index_items
-            only = (a["ints"]["watches"] != 0) & (a["ints"]["refers"] == BY_IMPRESSION)
-        size = power_of_two(slots_for(count))
-        slots, m[used] = slots_of_rows(a[f"{name}_tags"], a[f"{name}_keys"], only, base, count, size)
-        store.put(**{"watch_slots" if name == "int" else f"{name}_slots": slots})
+    """Make anew the slots of all ids and what users know, on all cores: none of it depends on another."""
+    m = store.m
+    tables = (
+        ("id", int(m[IDS_BASE]), int(m[IDS]), "id_slots", IDS_USED),
+        ("imp", int(m[IMP_BASE]), int(m[IMPS]), "imp_slots", IMPS_USED),
+        ("user", 1, int(m[USERS]), "user_slots", USERS_USED),
+        ("int", int(m[INT_BASE]), int(m[INTS]), "watch_slots", WATCH_USED),
+    )
+    with ThreadPoolExecutor() as pool:
+        found = [pool.submit(_slots, store, name, base, count) for name, base, count, _, _ in tables]
+        linked = pool.submit(link_users, store.tables())
+        for (*_, name, used), future in zip(tables, found, strict=True):
+            slots, m[used] = future.result()
+            store.put(**{name: slots})
+        linked.result()
+
+
+def _slots(store: Store, name: str, base: int, count: int) -> tuple[Array, int]:
+    only = np.zeros(0, np.bool_)  # all
+    if name == "int":  # those that name an item: index_items
+        only = (store.a["ints"]["watches"] != 0) & (store.a["ints"]["refers"] == BY_IMPRESSION)
+    tags, keys = store.a[f"{name}_tags"], store.a[f"{name}_keys"]
+    slots, used = slots_of_rows(tags, keys, only, base, count, slots_for(count))
+    return slots, int(used)
 
 
 @njit(cache=True, nogil=True)

@@ -4,6 +4,7 @@
 import numpy as np
 from numba import njit
 
+from stream.engine.event_ids import bytes_of_id
 from stream.engine.index import LINK_MASK, alive
 from stream.engine.layout import ASG, IMP_BASE, IMPS, INT_BASE, INTS, USERS
 from stream.engine.primitives import LOW32, U0, U64
@@ -72,7 +73,8 @@ def move_event_ids(t, out):
         s = t.assigned[row]
         if s.experiment < 0:
             continue
-        for k in range(s.id_len):
+        length = bytes_of_id(s.id_len)
+        for k in range(length):
             out[end + k] = t.arena[s.id_pos + k]
         s.id_pos = end
-        end += s.id_len
+        end += length

@@ -20,6 +20,7 @@ from stream.engine.primitives import LOW32, U0, U32, U64, mix, prefetch
 
 LINK_MASK = 0xFFFFFFFF
 MAX_LOAD = 0.7
+FRESH_LOAD = 0.56  # of a table that has just grown
 AHEAD = 24
 
 
@@ -126,8 +127,8 @@ def slots_of_rows(tags, keys, only, base, count, size):
 
 
 def slots_for(rows: int) -> int:
-    """Table size that keeps `rows` entries at half load."""
-    return max(1024, 2 * rows)
+    """Table size that has so many entries and room for a quarter more. Any size will do: see `home`."""
+    return max(1024, int(rows / FRESH_LOAD))
 
 
 def power_of_two(rows: int) -> int:

@@ -1,9 +1,9 @@
 """What the state is made of: row layouts, counters and the arrays that kernels receive.
 
-Bytes per entry, index slots included: remembered id 12 + 16, impression 60 + 16, interaction 70 + 16 when it waits,
-user 24 + 16, user in an experiment 136 + the length of the assignment's event_id (64 more with declared metrics, 12
-with experiments under as_of, which have a row for each assignment). Where interactions name items, an impression has 32
-more and an interaction 16 more (`items`).
+Bytes per entry, index slots included: remembered id 12 + 13, impression 56 + 13, interaction 70 + 13 when it waits,
+user 24 + 13, user in an experiment 136 + the length of the assignment's event_id, 16 if it is a UUID (64 more with
+declared metrics, 12 with experiments under as_of, which have a row for each assignment). Where interactions name items,
+an impression has 32 more and an interaction 16 more (`items`).
 """
 
 from typing import Any
@@ -22,9 +22,10 @@ QUIET_MS = 600_000  # an open pane untouched for so long is closed
 MAX_DIMENSIONS = 7
 
 USER = np.dtype([("assigned", "i4"), ("impression", "u4"), ("interaction", "u4")])
+# hour: 2 * the hour of the Kafka record time, 1 more while the user has no assignment
 IMPRESSION = np.dtype(
     [("at", "i8"), ("item", "u8"), ("user", "i4"), ("combo", "i4"), ("previous", "u4"),
-     ("clicks", "i4"), ("conversions", "i4"), ("hour", "i4"), ("latency", "i4"), ("outside", "i4")]
+     ("clicks", "i4"), ("conversions", "i4"), ("hour", "i4"), ("latency", "i4")]
 )  # fmt: skip
 INTERACTION = np.dtype(
     [("at", "i8"), ("value", "i8"), ("shown_at", "i8"), ("user", "i4"), ("combo", "i4"), ("impression", "u4"),

@@ -51,11 +51,11 @@ def count_outside_events(t, user):
     q = np.int64(t.users[user].impression)
     while alive(q, t.m[IMP_BASE], t.m[IMPS]) and t.imps[q & (t.imps.shape[0] - 1)].user == user:
         p = q & (t.imps.shape[0] - 1)
-        if t.imps[p].outside != 0:
+        if t.imps[p].hour & 1 != 0:
             mark_impression_row(t, p)
-            t.imps[p].outside = 0
-            restate(t, 1, t.imps[p].hour, L_OUTSIDE, -1)
-            restate(t, 1, t.imps[p].hour, L_COUNTED, 1)
+            t.imps[p].hour -= 1
+            restate(t, 1, t.imps[p].hour >> 1, L_OUTSIDE, -1)
+            restate(t, 1, t.imps[p].hour >> 1, L_COUNTED, 1)
         q = np.int64(t.imps[p].previous)
     q = np.int64(t.users[user].interaction)
     while alive(q, t.m[INT_BASE], t.m[INTS]) and t.ints[q & (t.ints.shape[0] - 1)].user == user:

@@ -36,6 +36,7 @@ from stream.engine.rows import Array, Rows, flat, of_ring
 from stream.engine.segments import SEGMENT, UNKNOWN_MS
 
 Export = Mapping[str, Rows]
+IMPRESSION_OF_VERSION_4 = np.dtype([*IMPRESSION.descr, ("outside", "i4")])
 
 
 def upgraded(export: Export) -> Export:
@@ -109,7 +110,7 @@ def _from_2(export: Export) -> Export:
         "m": flat(m),
         "assigned": flat(_exposed_from_the_start(old["assigned"].joined, policy)),
         "declared": flat(np.zeros((0, 2 * DECLARED), np.int64)),
-        "imps": _all_as(IMPRESSION, old["imps"]),
+        "imps": _all_as(IMPRESSION_OF_VERSION_4, old["imps"]),
         "ints": _all_as(INTERACTION, old["ints"]),
     }
     for part in new["imps"].parts:
@@ -130,7 +131,7 @@ def _from_3(export: Export) -> Export:
     meta = json.loads(bytes(export["meta"].joined)) | {"version": 4}
     experiments = len(export[PREFIX + "policy"].joined)
     new = {
-        PREFIX + "imps": _all_as(IMPRESSION, export[PREFIX + "imps"]),
+        PREFIX + "imps": _all_as(IMPRESSION_OF_VERSION_4, export[PREFIX + "imps"]),
         PREFIX + "feeds_from": flat(np.full((experiments, DECLARED), -1, np.int64)),  # `define` fills it
     }
     for name in (name for name in export if name.startswith("segments.")):
@@ -138,6 +139,17 @@ def _from_3(export: Export) -> Export:
         for _, part in new[name].parts:
             part["oldest_ms"] = UNKNOWN_MS
     return {**export, **new, "meta": flat(np.frombuffer(bytearray(json.dumps(meta).encode()), np.uint8))}
+
+
+def _from_4(export: Export) -> Export:
+    """Version 4 had a column of its own for events outside experiments, and UUIDs as texts, which stay so."""
+    meta = json.loads(bytes(export["meta"].joined)) | {"version": 5}
+    old = export[PREFIX + "imps"]
+    new = _all_as(IMPRESSION, old)
+    for (_, before), (_, part) in zip(old.parts, new.parts, strict=True):
+        part["hour"] = 2 * before["hour"] + before["outside"]
+    meta_table = flat(np.frombuffer(bytearray(json.dumps(meta).encode()), np.uint8))
+    return {**export, PREFIX + "imps": new, "meta": meta_table}
 
 
 def _all_as(dtype: np.dtype[Any], old: Rows) -> Rows:
@@ -229,4 +241,4 @@ def _spread_tags(tags: Array, ints: Array, base: int, count: int) -> None:
             tags[older & mask] = tags[p]
 
 
-UPGRADES: tuple[Callable[[Export], Export], ...] = (_from_1, _from_2, _from_3)
+UPGRADES: tuple[Callable[[Export], Export], ...] = (_from_1, _from_2, _from_3, _from_4)

@@ -18,11 +18,13 @@ class Rows:
     """The rows of one table in order: (number of the first row, rows) by part, views where the table has them.
 
     A table that only grows has one part and counts from 0; the rows of a ring are numbered by their links. `marks` say
-    what changed; None: anything may have.
+    what changed; None: anything may have. `room`: the whole table, of which the parts are views and which has room for
+    more; whoever takes it has it alone.
     """
 
     parts: tuple[tuple[int, Array], ...]
     marks: Marks | None = None
+    room: Array | None = None
 
     @property
     def joined(self) -> Array:
@@ -49,8 +51,24 @@ def of_ring(array: Array, base: int, count: int, marks: Marks | None = None) -> 
     return Rows(tuple(parts), marks)
 
 
+def with_room(parts: tuple[tuple[int, int], ...], dtype: np.dtype[Any], tail: tuple[int, ...]) -> Rows:
+    """Zero rows in a table or ring of their own. parts: (number of the first row, count)."""
+    room = np.zeros((capacity_for(sum(count for _, count in parts)), *tail), dtype)
+    views: list[tuple[int, Array]] = []
+    for link, count in parts:
+        done = 0
+        while done < count or not done:
+            start = (link + done) & (len(room) - 1)
+            fit = min(count - done, len(room) - start)
+            views.append((link + done, room[start : start + fit]))
+            done += max(fit, 1)  # an empty part is one too
+    return Rows(tuple(views), room=room)
+
+
 def ring_of(rows: Rows) -> Array:
     """A ring with these rows where their links say."""
+    if rows.room is not None:
+        return rows.room
     first = rows.parts[0][1]
     count = sum(len(array) for _, array in rows.parts)
     ring = np.zeros((capacity_for(count), *first.shape[1:]), first.dtype)
@@ -66,6 +84,8 @@ def ring_of(rows: Rows) -> Array:
 
 def table_of(rows: Rows) -> Array:
     """A table with these rows and room for more."""
+    if rows.room is not None:
+        return rows.room
     array = rows.joined
     table = np.zeros((capacity_for(len(array)), *array.shape[1:]), array.dtype)
     table[: len(array)] = array

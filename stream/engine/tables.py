@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.contracts.limits import MAX_ARMS, MAX_PHASES
+from stream.engine.event_ids import UUID, UUID_BYTES
 from stream.engine.frame import Tables
 from stream.engine.gone import move_event_ids, number_users, renumber_users
 from stream.engine.index import (
@@ -53,9 +54,11 @@ from stream.engine.layout import (
     WATCH_USED,
 )
 from stream.engine.marks import MARKED, AddedRows, Marks
+from stream.engine.pages import give_back
 from stream.engine.rows import SMALL, capacity_for
 
 Array = npt.NDArray[Any]
+MUCH_BYTES = 16 << 20
 KEPT_USERS = 0.75  # with fewer of them left, gone users are dropped before the table grows
 KEPT_ID_BYTES = 0.75  # the same of the bytes of assignments' event_ids
 
@@ -69,6 +72,7 @@ class Store:
         self.marks: dict[str, Marks] = {}
         self._added = AddedRows()
         self._tables: Tables | None = None
+        self._replaced_bytes = 0
         self.put(**_empty() | (arrays or {}))
 
     @property
@@ -84,12 +88,19 @@ class Store:
 
     def put(self, **arrays: Array) -> None:
         """Replace arrays."""
+        self._replaced_bytes += sum(self.a[name].nbytes for name in arrays if name in self.a)
         self.a.update(arrays)
         for name in arrays.keys() & MARKED.keys():
             self.marks[name] = Marks(arrays[name])
             if MARKED[name]:
                 self.a[MARKED[name]] = self.marks[name].blocks
         self._tables = None
+
+    def give_back(self) -> None:
+        """Let the system have the memory of arrays that were replaced, when it is much."""
+        if self._replaced_bytes >= MUCH_BYTES:
+            self._replaced_bytes = 0
+            give_back()
 
     def mark_added(self) -> None:
         """Mark the rows that were added since the last call."""
@@ -218,7 +229,7 @@ class Store:
         if int(self.m[used]) + rows <= MAX_LOAD * len(slots):
             return
         most = min(int(self.m[used]), count)  # of what is live
-        slots, live = rebuild(slots, max(len(slots), power_of_two(slots_for(most + rows))), base, count)
+        slots, live = rebuild(slots, max(len(slots), slots_for(most + rows)), base, count)
         self.m[used] = live
         self.put(**{name: slots})
 
@@ -248,7 +259,8 @@ class Store:
     def _drop_dead_event_ids(self) -> None:
         """Drop the event_ids of assignments that are gone or were replaced, if they are many."""
         rows = self.a["assigned"][: int(self.m[ASG])]
-        kept = int(rows["id_len"][rows["experiment"] >= 0].sum(dtype=np.int64))
+        lengths = rows["id_len"][rows["experiment"] >= 0]
+        kept = int(np.where(lengths == UUID, UUID_BYTES, lengths).sum(dtype=np.int64))
         if kept > KEPT_ID_BYTES * int(self.m[ARENA]):
             return
         arena = np.zeros(capacity_for(kept), np.uint8)
