@@ -138,6 +138,7 @@ def _measure(running: Services, traffic: LiveTraffic, expected: Expected) -> dic
                     seen.look(client, is_judged=is_warm)
                 time.sleep(POLL_SECONDS)
         _await_consumed(client, expected.events)
+        cost = worker.cost()
         wrong = arm_differences(client, expected)
     for sentence in wrong[:20]:
         terminal.print(f"wrong: {sentence}", highlight=False)
@@ -149,6 +150,7 @@ def _measure(running: Services, traffic: LiveTraffic, expected: Expected) -> dic
         "flushes": len(seen.flushes),
         "windows": len(seen.windows) - 1,
         **{name: round(value, 3) for name, value in figures.items()},
+        "cpu_us_per_event": round(cost.cpu_seconds / expected.events * 1e6, 2),
         "load_average": round(os.getloadavg()[0], 1),
     }
 
@@ -167,8 +169,9 @@ def _table(report: dict[str, Any]) -> Table:
     )
     result = "exact" if report["exact"] else "WRONG"
     table = Table(
-        "figure", "seconds", "budget", "", title=f"{about}, {result}, load {report['load_average']}"
-    )
+        "figure", "seconds", "budget", "", title=f"{about}, {result}, load {report['load_average']}",
+        caption=f"worker: {report['cpu_us_per_event']} us of CPU an event",
+    )  # fmt: skip
     for name in ("arm_rates_p50", "arm_rates_p95", "arm_rates_p99", "arm_rolling_p50", "arm_rolling_p95"):
         budget = BUDGET_SECONDS.get(name)
         is_missed = budget is not None and report[name] > budget
