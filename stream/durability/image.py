@@ -25,6 +25,7 @@ from stream.durability.shape import Array, Shape
 from stream.durability.span import UNSAVED, Span
 from stream.engine.rows import Rows
 
+NEW_BLOCK_BYTES = 64  # to have a new block takes about as long as to compare so many bytes
 COMPARED = 4  # times as many bytes as are copied are compared in one pause: it is so much faster
 
 
@@ -67,7 +68,7 @@ class Image:
         """Compare blocks that may have changed, about `limit` bytes: those that no piece has as they are, or only a
         poor one, are unsaved.
         """
-        self._follow(export)
+        limit -= NEW_BLOCK_BYTES * self._follow(export)
         if self.sizes.is_checked:
             self._check(export)
         self._rewrite_poor_pieces()
@@ -142,8 +143,9 @@ class Image:
             span.owners[is_left[span.owners]] = UNSAVED
         self._count_live()
 
-    def _follow(self, export: Mapping[str, Rows]) -> None:
-        """Have the blocks that the state has now, and note which of them may have changed."""
+    def _follow(self, export: Mapping[str, Rows]) -> int:
+        """Have the blocks that the state has now, and note which of them may have changed: how many are new."""
+        before = self._blocks
         for name in self._tables.keys() - export.keys():
             self._drop(self._tables.pop(name))
         tables = {name: self._followed(name, rows) for name, rows in export.items()}
@@ -154,6 +156,7 @@ class Image:
             for part in rows.parts:
                 for span in table.spans:
                     _set_stale(table.shape, span, part, taken)
+        return max(0, self._blocks - before)
 
     def _followed(self, name: str, rows: Rows) -> _Table:
         shape, old = Shape.of(name, rows), self._tables.get(name)
@@ -248,6 +251,10 @@ class Image:
         for table in self._tables.values():
             for span in table.spans:
                 self._count(span.owners, table.shape, 1)
+
+    @property
+    def _blocks(self) -> int:
+        return sum(map(len, self._all_spans()))
 
     def _all_spans(self) -> Iterator[Span]:
         return (span for table in self._tables.values() for span in table.spans)

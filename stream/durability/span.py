@@ -4,13 +4,13 @@ import numpy as np
 import numpy.typing as npt
 
 UNSAVED = -1
-_UNKNOWN = 0  # no block has this hash
 
 
 class Span:
     """By block from number `first` on: its hash, the number of the piece that has it, whether it must be compared.
 
-    Blocks go at the front and come at the end without that the others are copied, but now and then.
+    A new block is unsaved, and its hash is any. Blocks go at the front and come at the end without that the others are
+    copied, but now and then.
     """
 
     def __init__(self, first: int, count: int) -> None:
@@ -67,12 +67,11 @@ class Span:
             room = count + count // 8
             for name in ("_hashes", "_owners", "_stale"):
                 old = getattr(self, name)
-                new = np.empty(room, old.dtype)
+                new = np.zeros(room, old.dtype)  # pages that are not used yet cost nothing
                 new[: self._count] = old[self._here]
                 setattr(self, name, new)
             self._at = 0
         new_ones = slice(self._at + self._count, self._at + count)
-        self._hashes[new_ones] = _UNKNOWN
         self._owners[new_ones] = UNSAVED
         self._stale[new_ones] = True
         self._count = count
