@@ -58,7 +58,8 @@ from stream.engine.pages import give_back
 from stream.engine.rows import SMALL, capacity_for
 
 Array = npt.NDArray[Any]
-MUCH_BYTES = 16 << 20
+MUCH_BYTES = 16 << 20  # given back at once, by
+LARGE_BYTES = 512 << 20  # of state: clearing memory anew costs more than a smaller one keeps
 KEPT_USERS = 0.75  # with fewer of them left, gone users are dropped before the table grows
 KEPT_ID_BYTES = 0.75  # the same of the bytes of assignments' event_ids
 
@@ -98,7 +99,7 @@ class Store:
 
     def give_back(self) -> None:
         """Let the system have the memory of arrays that were replaced, when it is much."""
-        if self._replaced_bytes >= MUCH_BYTES:
+        if self._replaced_bytes >= MUCH_BYTES and self.nbytes >= LARGE_BYTES:
             self._replaced_bytes = 0
             give_back()
 

@@ -29,7 +29,8 @@ PRIVATE_NAMES = {
         "_create_worker_consumer", "_fetch_records", "_ensure_consumer",
     ),
     "aiokafka.consumer.consumer:AIOKafkaConsumer": (
-        "_isolation_level", "_fetch_max_wait_ms", "_fetch_min_bytes", "_subscription", "_coordinator",
+        "_isolation_level", "_fetch_max_wait_ms", "_fetch_min_bytes", "_fetch_max_bytes", "_subscription",
+        "_coordinator",
     ),
     "aiokafka.consumer.group_coordinator:GroupCoordinator": ("_group_instance_id",),
     "aiokafka.consumer.subscription_state:TopicPartitionState": ("position",),
@@ -42,6 +43,7 @@ _COMMIT_SECONDS = 5.0
 _ENDS_SECONDS = 5.0
 RECENT_MS = 10_000  # an idle topic-partition is asked about twice a second
 _FETCH_WAIT_MS = 100  # of a fetch at the broker that has not enough; what is asked meanwhile waits for it
+_FETCH_MOST_BYTES = 16 << 20  # of an answer: memory of larger ones is cleared anew for each
 _FETCH_ENOUGH_BYTES = 1 << 20  # else records would come one by one, each at the cost of a fetch
 
 
@@ -120,6 +122,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer._isolation_level = "read_committed"  # an aborted transaction never happened
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS
         consumer._fetch_min_bytes = _FETCH_ENOUGH_BYTES
+        consumer._fetch_max_bytes = _FETCH_MOST_BYTES
         return consumer
 
     async def on_thread_stop(self) -> None:
