@@ -62,14 +62,20 @@ def hash_blocks(buf, row_bytes, first, block_rows, out):
         at = end
 
 
+@njit
+def _bounds(buf, row_bytes, first, block_rows, number):
+    """(where a block begins, and from where to where it is in `buf`), in bytes of `buf`."""
+    start = (number * block_rows - first) * row_bytes
+    lo = max(np.int64(0), start)
+    return start, lo, min(np.int64(buf.shape[0]), start + row_bytes * block_rows)
+
+
 @njit(cache=True, nogil=True)
 def hash_some_blocks(buf, row_bytes, first, block_rows, numbers, out):
     """Hashes of the blocks of these numbers, all of which `buf` touches; the rest as for `hash_blocks`."""
-    size = row_bytes * block_rows
     for i in range(numbers.shape[0]):
-        start = (numbers[i] * block_rows - first) * row_bytes
-        lo = max(np.int64(0), start)
-        out[i] = hash_of(buf, lo, min(np.int64(buf.shape[0]), start + size))
+        _, lo, hi = _bounds(buf, row_bytes, first, block_rows, numbers[i])
+        out[i] = hash_of(buf, lo, hi)
 
 
 @njit(cache=True, nogil=True)
@@ -103,11 +109,8 @@ def first_unsaved(stale, owners, unsaved, most):
 @njit(cache=True, nogil=True)
 def copy_blocks(buf, row_bytes, first, block_rows, numbers, out):
     """Copy the blocks of these numbers out of `buf`; rows it has not stay as they are in `out` (blocks, bytes)."""
-    size = row_bytes * block_rows
     for i in range(numbers.shape[0]):
-        start = (numbers[i] * block_rows - first) * row_bytes
-        lo = max(np.int64(0), start)
-        hi = min(np.int64(buf.shape[0]), start + size)
+        start, lo, hi = _bounds(buf, row_bytes, first, block_rows, numbers[i])
         if lo < hi:
             out[i, lo - start : hi - start] = buf[lo:hi]
 
@@ -115,10 +118,7 @@ def copy_blocks(buf, row_bytes, first, block_rows, numbers, out):
 @njit(cache=True, nogil=True)
 def paste_blocks(buf, row_bytes, first, block_rows, numbers, blocks):
     """Copy blocks to where they belong in `buf`; what lies outside is left out."""
-    size = row_bytes * block_rows
     for i in range(numbers.shape[0]):
-        start = (numbers[i] * block_rows - first) * row_bytes
-        lo = max(np.int64(0), start)
-        hi = min(np.int64(buf.shape[0]), start + size)
+        start, lo, hi = _bounds(buf, row_bytes, first, block_rows, numbers[i])
         if lo < hi:
             buf[lo:hi] = blocks[i, lo - start : hi - start]
