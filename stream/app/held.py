@@ -65,7 +65,7 @@ class Held:
     pause: Pause | None = None  # why it takes no step now
     newest_record_ms: int = -1  # Kafka record time of the newest record that a step has taken
     stepped_at: float = 0.0  # by `uptime`; or when it last had nothing to do
-    turned_at: float = 0.0  # by `uptime`: when its last turn began
+    turned_at: float = 0.0  # by `uptime`: when its last turn, or attempt to load it, began
     _is_new: bool = True  # no step was taken since it began
     _rows_made: int = 0  # by the last step that had not enough
 
@@ -107,7 +107,8 @@ class Held:
 
     def turn(self, decoder: Decodes, counters: Counters) -> bool:
         """Decode and take steps for a while; whether the next turn should come at once."""
-        until = self.uptime() + TURN_SECONDS
+        self.turned_at = self.uptime()
+        until = self.turned_at + TURN_SECONDS
         while self.is_running:
             self._decode(decoder)
             had_enough = self.has_enough

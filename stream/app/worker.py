@@ -199,8 +199,6 @@ class Worker:
     async def _attend(self, consumer: Seeks, held: Held) -> None:
         if not held.is_assigned:  # a rebalance came in the middle of the round
             return
-        if not held.is_running or held.is_due:
-            held.turned_at = self._uptime()
         if not held.is_running:
             await self._take_over(consumer, held)
         self._observe_ends(consumer, held)
@@ -215,6 +213,7 @@ class Worker:
 
     async def _take_over(self, consumer: Seeks, held: Held) -> None:
         """Load state and journal, go to where they end, and begin to take data."""
+        held.turned_at = self._uptime()
         assignment = self._assignment
         async with self._stepping:
             await self._in_thread(held.partition.recover)
@@ -232,9 +231,12 @@ class Worker:
         """Outside the event loop, and timed: the watchdog sees work that never ends."""
         self.busy_since = self._uptime()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
+            return await self._untimed(work, *args)
         finally:
             self.busy_since = None
+
+    async def _untimed(self, work: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
 
     def _observe_ends(self, consumer: Seeks, held: Held) -> None:
         """Ask where the topics end: one in which nothing happens is never fetched and would look behind."""
@@ -266,16 +268,13 @@ class Worker:
                 await self._capture_all([held.partition for held in running], flush)
 
     async def _capture_all(self, partitions: list[Partition], flush: Callable[[], Any]) -> None:
-        loop = asyncio.get_running_loop()
         for partition in partitions:
-            await loop.run_in_executor(self._thread, partition.capture)
+            await self._untimed(partition.capture)
         deadline = self._uptime() + STOP_SECONDS
         while partitions:
             with suppress(TimeoutError):
                 await asyncio.wait_for(flush(), max(0.0, deadline - self._uptime()))
-            partitions = [
-                p for p in partitions if not await loop.run_in_executor(self._thread, p.publish_when_acked)
-            ]
+            partitions = [p for p in partitions if not await self._untimed(p.publish_when_acked)]
             if partitions and self._uptime() >= deadline:
                 log.warning(
                     "Not all outputs were acknowledged in time: the next start repeats the last steps."

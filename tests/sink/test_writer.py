@@ -214,10 +214,12 @@ def test_a_client_that_cannot_be_made_is_tried_again() -> None:
 
 
 def test_the_steps_of_a_round_are_written_together_when_it_is_over() -> None:
-    database = FakeClickHouse()
+    database = Gate()
+    database.opened.set()
     with a_writer(database, gather_seconds=60) as writer:
         for partition in range(3):
             writer.put(an_emission(1, partition=partition, panes=[a_pane()]))
+        assert not database.reached.wait(0.1)
         assert writer.waiting_rows == 3
         writer.flush()
         assert writer.drain(10)
