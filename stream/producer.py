@@ -36,6 +36,7 @@ from stream.errors import ConfigurationError, Rejected, Unavailable
 log = logging.getLogger(__name__)
 
 FLUSH_GRACE_SECONDS = 30.0
+CLOSE_SECONDS = 10.0
 
 At = datetime | str | int  # what an event's `at` may be written as
 
@@ -87,7 +88,8 @@ class Producer:
     Methods validate first and raise Rejected, which names field, value and rule; nothing is sent then. They return at
     once; events travel in compressed batches. Kafka retries by itself; what it has not acknowledged after
     `delivery_timeout_seconds` is raised as NotDelivered by the next call, by `flush` or at the end of the `with`
-    block. Safe to use from several threads; not to be carried over a fork.
+    block. While no broker answers, kafka-python keeps what was sent after a batch that failed: it goes out when one
+    answers again, or is raised by `close`. Safe to use from several threads; not to be carried over a fork.
 
     broker: `kafka://host:port`, several separated by commas. Raises Unavailable when none answers within
     `start_timeout_seconds`.
@@ -308,20 +310,23 @@ class Producer:
         Raises NotDelivered for those that failed and Unavailable when `timeout_seconds` pass first (None: half a minute
         more than `delivery_timeout_seconds`, after which nothing can be on its way).
         """
-        if timeout_seconds is None:
-            timeout_seconds = self._delivery_timeout_seconds + FLUSH_GRACE_SECONDS
         try:
-            self._kafka.flush(timeout_seconds)
+            self._kafka.flush(self._most_seconds if timeout_seconds is None else timeout_seconds)
         except KafkaTimeoutError as error:
-            raise Unavailable(f"The broker {self._broker} has not acknowledged all events yet.") from error
+            raise self._unacknowledged() from error
         self._failures.check()
 
     def close(self) -> None:
-        """Flush and disconnect. Raises NotDelivered."""
+        """Flush and disconnect. Raises NotDelivered, also for what has no answer when nothing can be on its way."""
         try:
-            self.flush()
-        finally:
-            self._kafka.close()
+            self._kafka.flush(self._most_seconds)
+        except KafkaTimeoutError:  # kafka-python sometimes loses sight of a batch when its broker dies
+            self._kafka._sender.force_close()  # now it fails
+        try:
+            self._kafka.close(CLOSE_SECONDS)  # without a number of seconds it may wait for ever
+        except KafkaTimeoutError as error:
+            raise self._unacknowledged() from error
+        self._failures.check()
 
     def __enter__(self) -> Self:
         return self
@@ -335,6 +340,14 @@ class Producer:
             if error is None:
                 raise
             error.add_note(str(unsent))  # the first error is the one to see, but this one is not swallowed
+
+    def _unacknowledged(self) -> Unavailable:
+        return Unavailable(f"The broker {self._broker} has not acknowledged all events yet.")
+
+    @property
+    def _most_seconds(self) -> float:
+        """Until nothing can be on its way."""
+        return self._delivery_timeout_seconds + FLUSH_GRACE_SECONDS
 
     def _delivered(self, _: object) -> None:
         self._room.release()

@@ -19,13 +19,13 @@ class RowLimit:
         self.rows_per_second = rows_per_second
         self._most = rows_per_second * WINDOW_SECONDS
         self._uptime = uptime
-        self._sent: deque[tuple[float, int]] = deque()  # when and how many
+        self._sent: deque[tuple[float, int]] = deque()  # until when they count, and how many
         self._sent_rows = 0
 
     def room(self) -> float:
         """Rows that may be sent now."""
-        before = self._uptime() - WINDOW_SECONDS
-        while self._sent and self._sent[0][0] <= before:
+        now = self._uptime()
+        while self._sent and self._sent[0][0] <= now:
             self._sent_rows -= self._sent.popleft()[1]
         return self._most - self._sent_rows
 
@@ -34,13 +34,13 @@ class RowLimit:
         lacking = min(rows, self._most * _WORTHWHILE_SHARE) - self.room()
         if lacking <= 0:
             return 0.0
-        for at, sent in self._sent:
+        for until, sent in self._sent:
             lacking -= sent
             if lacking <= 0:
-                return max(0.0, at + WINDOW_SECONDS - self._uptime())
+                return max(0.0, until - self._uptime())
         return WINDOW_SECONDS
 
     def note(self, rows: int) -> None:
         """So many rows were sent just now."""
-        self._sent.append((self._uptime(), rows))
+        self._sent.append((self._uptime() + WINDOW_SECONDS, rows))
         self._sent_rows += rows

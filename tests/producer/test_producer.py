@@ -216,10 +216,11 @@ def mortal(unique: str) -> Iterator[tuple[EmbeddedBroker, Broker]]:
 
 
 def test_what_was_not_delivered_is_raised_by_the_next_call_and_at_the_end(
-    mortal: tuple[EmbeddedBroker, Broker],
+    mortal: tuple[EmbeddedBroker, Broker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("stream.producer.FLUSH_GRACE_SECONDS", 1)
     process, broker = mortal
-    producer = a_producer(broker, delivery_timeout_seconds=1, linger_ms=0)
+    producer = a_producer(broker, delivery_timeout_seconds=1, linger_ms=400)  # both events in one batch
     producer.interaction(user_id="u", kind="click")
     producer.flush()
     process.stop()
@@ -265,6 +266,20 @@ def test_a_flush_with_a_timeout_says_when_it_passes(mortal: tuple[EmbeddedBroker
         producer.flush(timeout_seconds=0.1)
     with pytest.raises(NotDelivered):
         producer.close()
+
+
+def test_closing_ends_although_kafka_s_client_never_answers(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.producer.FLUSH_GRACE_SECONDS", 0)
+    producer = a_producer(broker, delivery_timeout_seconds=2)
+    producer.interaction(user_id="u", kind="click")
+    producer.flush(30)
+    monkeypatch.setattr(producer._kafka._sender, "run_once", lambda: time.sleep(0.01))
+    lost = producer.interaction(user_id="u", kind="click")
+    with pytest.raises(NotDelivered) as caught:
+        producer.close()
+    assert [failure.event_id for failure in caught.value.failures] == [lost]
 
 
 def test_a_producer_holds_a_bounded_number_of_events(

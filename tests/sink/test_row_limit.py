@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stream.sink.row_limit import WINDOW_SECONDS, RowLimit
@@ -77,6 +77,7 @@ def a_writer(**options: Any) -> tuple[HandTimedWriter, TimedClickHouse]:
 
 
 @given(st.lists(st.tuples(st.floats(0, 15), st.integers(1, 3 * WINDOW_ROWS)), min_size=1, max_size=30))
+@example([(4.0, 101), (10.0, 100)])  # a window may end between two neighbouring floats
 def test_no_ten_seconds_get_more_and_nobody_waits_longer_than_that(flushes: list[tuple[float, int]]) -> None:
     clock = HandClock()
     limit = RowLimit(LIMIT, uptime=clock)
