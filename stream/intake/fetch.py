@@ -54,7 +54,7 @@ class RawMemoryRecords:
 
     __slots__ = ("buf",)
 
-    def __init__(self, buf: bytes) -> None:
+    def __init__(self, buf: bytes | memoryview) -> None:
         self.buf = memoryview(buf)
 
     def size_in_bytes(self) -> int:

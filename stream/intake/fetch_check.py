@@ -1,18 +1,22 @@
 """At start: does the raw path read what aiokafka's own parser reads? If not, or if told so, the plain path is taken."""
 
+import asyncio
 import inspect
 import logging
 import struct
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any
 
 from aiokafka.consumer import fetcher
+from aiokafka.protocol.fetch import FetchRequest_v11
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 
 from stream.engine.batch import Columns
-from stream.intake import fetch
+from stream.intake import fetch, frames
 from stream.intake.record_sets import CRC_FROM, columns
 
 log = logging.getLogger(__name__)
@@ -24,15 +28,19 @@ PARTITION_RECORDS_ARGUMENTS = [
     "tp", "records", "aborted_transactions", "fetch_offset", "key_deserializer", "value_deserializer", "check_crcs",
     "isolation_level",
 ]  # fmt: skip
+CONNECTION_METHODS = {"connect": ["self"], "_read": ["self_ref"], "_handle_frame": ["self", "resp"]}
 MEMORY_RECORDS_METHODS = ("has_next", "size_in_bytes")
 
 _TP = TopicPartition("start-check", 0)
+_CORRELATION_ID = 7
+_BEFORE_ANSWER = 8  # size and correlation id
 _WANTED = 101  # begins inside the first batch, at offset 100
 
 
 def choose(topics: frozenset[str], *, plain: bool = False) -> bool:
     """Install the raw path for these topics if it works with this aiokafka and `plain` is not asked for; whether."""
     fetch.uninstall()
+    frames.uninstall()
     if plain:
         log.warning("reading records one by one, as the setting says: several times slower")
         return False
@@ -44,6 +52,14 @@ def choose(topics: frozenset[str], *, plain: bool = False) -> bool:
         )
         return False
     fetch.install(topics)
+    if reason := why_no_frames():
+        log.error(
+            "Copying what is fetched, a tenth slower: reading into place does not fit this aiokafka (%s). "
+            "Install a supported version.",
+            reason,
+        )
+        return True
+    frames.install()
     return True
 
 
@@ -60,6 +76,23 @@ def why_not_raw() -> str:
             if _raw_rows(sample) != _plain_rows(sample):
                 return f"the paths read a sample with codec {codec} differently"
     except Exception as error:  # whatever a new version does, the answer is the plain path
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def why_no_frames() -> str:
+    """What keeps answers from being read into place; empty when nothing does."""
+    try:
+        protocol, connection = frames.PLAIN
+        for method, arguments in CONNECTION_METHODS.items():
+            if list(inspect.signature(getattr(connection, method)).parameters) != arguments:
+                return f"AIOKafkaConnection.{method} takes other arguments"
+        if not issubclass(protocol, asyncio.StreamReaderProtocol):
+            return "AIOKafkaProtocol is no StreamReaderProtocol"
+        answer = _answer()
+        if _read_into_place(answer) != FetchRequest_v11.RESPONSE_TYPE.decode(answer[_BEFORE_ANSWER:]):
+            return "an answer is read differently"
+    except Exception as error:  # whatever a new version does, the answer is aiokafka's own connection
         return f"{type(error).__name__}: {error}"
     return ""
 
@@ -86,6 +119,38 @@ def _plain_rows(sample: bytes) -> tuple[list[Row], int]:
     memory_records, partition_records = fetch.PLAIN
     reader = partition_records(_TP, memory_records(sample), None, _WANTED, None, None, True, 0)
     return rows_of(fetch.columns_of_records(list(reader))), reader.next_fetch_offset
+
+
+def _answer() -> bytes:
+    """What a broker sends: size, correlation id, and record sets that become views and that are copied."""
+    sets = [b"x" * 50_000, b"y" * 100, b"", None]
+    partitions = [(number, 0, 9, 9, 0, [(1, 2)], -1, records) for number, records in enumerate(sets)]
+    answer = FetchRequest_v11.RESPONSE_TYPE(0, 0, 0, [("topic", partitions)]).encode()
+    return struct.pack(">ii", 4 + len(answer), _CORRELATION_ID) + bytes(answer)
+
+
+def _read_into_place(answer: bytes) -> Any:
+    """The answer as a connection would give it, received in pieces."""
+    loop = asyncio.new_event_loop()
+    try:
+        protocol = frames.FrameProtocol(loop.create_future(), asyncio.StreamReader(loop=loop), loop=loop)
+        left = answer
+        while left:
+            room = protocol.get_buffer(-1)
+            piece = left[: min(len(room), 1 + len(room) // 2)]
+            room[: len(piece)] = piece
+            protocol.buffer_updated(len(piece))
+            left = left[len(piece) :]
+        connection = object.__new__(frames.FrameConnection)
+        connection._reader = None
+        answered: Future[Any] = Future()
+        connection._requests = deque([(_CORRELATION_ID, FetchRequest_v11(), answered)])
+        frame = protocol.frames.get_nowait()
+        assert isinstance(frame, frames.Frame)
+        connection.take(frame)
+        return answered.result(0)
+    finally:
+        loop.close()
 
 
 def _samples() -> Iterator[tuple[int, bytes]]:

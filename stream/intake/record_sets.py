@@ -81,12 +81,24 @@ def columns(chunks: Sequence[Chunk], *, max_batch_bytes: int = MAX_BATCH_BYTES) 
         bodies.append(whole.buf[start:end])
         tables.append(table)
         at += end - start
-    # Writable, as in all Columns: numba compiles a kernel once more for read-only arrays.
-    buf: U8 = np.frombuffer(bytearray().join([*bodies, bytes(SPARE_BYTES)]), np.uint8)
+    buf = _joined(bodies)
     out = np.empty((6, sum(chunk.rows for chunk in chunks)), np.int64)
     rows = _parse(_read_only(buf), np.concatenate(tables), out)
     offset, record_at_ms, key_pos, key_len, value_pos, value_len = out[:, :rows]
     return Columns(buf, offset, record_at_ms, key_pos, key_len, value_pos, value_len)
+
+
+def _joined(bodies: Sequence[memoryview | bytes]) -> U8:
+    """The bytes of all bodies and SPARE_BYTES; those of a single one where they are, if others follow them.
+
+    Writable, as in all Columns: numba compiles a kernel once more for read-only arrays.
+    """
+    if len(bodies) == 1 and isinstance(whole := getattr(bodies[0], "obj", None), np.ndarray):
+        at = np.frombuffer(bodies[0], np.uint8).ctypes.data - whole.ctypes.data
+        if at + len(bodies[0]) + SPARE_BYTES <= len(whole):
+            there: U8 = whole[at : at + len(bodies[0]) + SPARE_BYTES]
+            return there
+    return np.frombuffer(bytearray().join([*bodies, bytes(SPARE_BYTES)]), np.uint8)
 
 
 def _read_only(buf: U8) -> U8:
@@ -138,7 +150,7 @@ def unpacked(
         batch[ATTRIBUTES] &= ~COMPRESSED
         rows += int(batch[COUNT])
         taken += 1
-    buf = memoryview(b"".join(bodies))
+    buf = memoryview(_joined(bodies).data)[:at]
     if taken == len(table):
         return Chunk(chunk.tp, buf, table, chunk.rows, chunk.next_offset), None
     last = table[taken - 1]
