@@ -15,6 +15,7 @@ from stream.durability.machine import Export
 from stream.durability.piece import Piece
 from stream.engine.batch import Batch
 from stream.engine.engine import Step
+from stream.engine.pages import use_again
 from stream.intake.avro_program import Program
 from stream.intake.decode import columns_of, decode, unknown_ids
 
@@ -24,7 +25,8 @@ _AT_MS = 1_700_000_000_000
 
 
 def warm_up(definitions: Definitions) -> None:
-    """Count a few events in an engine of its own and let them go; compiled kernels are kept on disk."""
+    """Prepare this process: count a few events in an engine of its own and let them go; kernels are kept on disk."""
+    use_again()
     log.info("Preparing the kernels; the first start on a machine takes up to a minute.")
     started = time.monotonic()
     engines = Engines(key=bytes(16), partitions=2)

@@ -34,6 +34,7 @@ from stream.engine.layout import (
     USERS_USED,
     WATCH_USED,
 )
+from stream.engine.pages import zeros
 from stream.engine.rows import Array, Rows, capacity_for, flat, of_ring, ring_of, table_of
 from stream.engine.tables import Store
 from stream.engine.turns import index_turns
@@ -98,7 +99,7 @@ def load_tables(export: Mapping[str, Rows]) -> Store:
 
 
 def _users(assigned: Array) -> Array:
-    users = np.zeros(capacity_for(len(assigned)), USER)
+    users = zeros(capacity_for(len(assigned)), USER)
     users["assigned"] = -1
     users["assigned"][: len(assigned)] = assigned
     return users
@@ -127,8 +128,8 @@ def _slots(store: Store, name: str, base: int, count: int) -> tuple[Array, int]:
     if name == "int":  # those that name an item: index_items
         only = (store.a["ints"]["watches"] != 0) & (store.a["ints"]["refers"] == BY_IMPRESSION)
     tags, keys = store.a[f"{name}_tags"], store.a[f"{name}_keys"]
-    slots, used = slots_of_rows(tags, keys, only, base, count, slots_for(count))
-    return slots, int(used)
+    slots = zeros(slots_for(count), np.uint64)
+    return slots, int(slots_of_rows(tags, keys, only, base, count, slots))
 
 
 @njit(cache=True, nogil=True)

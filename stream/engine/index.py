@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from stream.engine.pages import zeros
 from stream.engine.primitives import LOW32, U0, U32, U64, mix, prefetch
 
 LINK_MASK = 0xFFFFFFFF
@@ -85,9 +86,9 @@ def slot_of(first, link):
 
 
 @njit(cache=True, nogil=True)
-def rebuild(slots, size, base, count):
-    """All live slots re-homed into a table of `size` slots: (table, live slots)."""
-    out = np.zeros(size, np.uint64)
+def rebuild(slots, out, base, count):
+    """Re-home all live slots into `out`, an empty table of slots; how many there are."""
+    size = out.shape[0]
     live = 0
     for i in range(slots.shape[0]):
         s = slots[i]
@@ -100,16 +101,15 @@ def rebuild(slots, size, base, count):
                 j = np.int64(0)
         out[j] = s
         live += 1
-    return out, live
+    return live
 
 
 @njit(cache=True, nogil=True)
-def slots_of_rows(tags, keys, only, base, count, size):
-    """A table of `size` slots over a ring's live rows, of equal ids the newest: (table, slots in use).
+def slots_of_rows(tags, keys, only, base, count, slots):
+    """Fill `slots`, an empty table, with a ring's live rows, of equal ids the newest; how many slots are in use.
 
     only: whether each row of the ring has an id, by place; empty when all have.
     """
-    slots = np.zeros(size, np.uint64)
     mask = keys.shape[0] - 1
     used = 0
     for k in range(count):
@@ -123,7 +123,7 @@ def slots_of_rows(tags, keys, only, base, count, size):
         known, slot = find(slots, keys, base, count, first, keys[p])
         used += 1 if known == 0 else 0
         slots[slot] = slot_of(first, link)
-    return slots, used
+    return used
 
 
 def slots_for(rows: int) -> int:
@@ -138,7 +138,7 @@ def power_of_two(rows: int) -> int:
 
 def grown_ring(array: npt.NDArray[Any], capacity: int, base: int, count: int) -> npt.NDArray[Any]:
     """The live rows of a ring in a larger one, copied in the few runs that are whole in both."""
-    out = np.zeros((capacity, *array.shape[1:]), array.dtype)
+    out = zeros((capacity, *array.shape[1:]), array.dtype)
     done = 0
     while done < count:
         link = (base + done) & LINK_MASK
@@ -151,7 +151,7 @@ def grown_ring(array: npt.NDArray[Any], capacity: int, base: int, count: int) ->
 
 def grown(array: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
     """The array with room for `rows` rows, new ones zero."""
-    out = np.zeros((rows, *array.shape[1:]), array.dtype)
+    out = zeros((rows, *array.shape[1:]), array.dtype)
     out[: len(array)] = array
     return out
 

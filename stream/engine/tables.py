@@ -54,7 +54,7 @@ from stream.engine.layout import (
     WATCH_USED,
 )
 from stream.engine.marks import MARKED, AddedRows, Marks
-from stream.engine.pages import give_back
+from stream.engine.pages import give_back, zeros
 from stream.engine.rows import SMALL, capacity_for
 
 Array = npt.NDArray[Any]
@@ -230,9 +230,9 @@ class Store:
         if int(self.m[used]) + rows <= MAX_LOAD * len(slots):
             return
         most = min(int(self.m[used]), count)  # of what is live
-        slots, live = rebuild(slots, max(len(slots), slots_for(most + rows)), base, count)
-        self.m[used] = live
-        self.put(**{name: slots})
+        larger = zeros(max(len(slots), slots_for(most + rows)), np.uint64)
+        self.m[used] = rebuild(slots, larger, base, count)
+        self.put(**{name: larger})
 
     # ---- expiry
 
@@ -253,8 +253,8 @@ class Store:
         for name in ("user_keys", "user_tags", "imps", "ints"):
             self.marks[name].set_all()
         self.m[USERS] = kept
-        slots, live = rebuild(self.a["user_slots"], len(self.a["user_slots"]), 1, kept)
-        self.m[USERS_USED] = live
+        slots = zeros(len(self.a["user_slots"]), np.uint64)
+        self.m[USERS_USED] = rebuild(self.a["user_slots"], slots, 1, kept)
         self.put(user_slots=slots)
 
     def _drop_dead_event_ids(self) -> None:

@@ -202,7 +202,7 @@ def test_all_is_read_once_and_again_from_a_given_offset_after_a_crash(app: TinyA
     middle[aborted] = 1 + max(row[2] for row in app.load.rows if row[:2] == aborted)
     app.positions = {f"{topic}-{partition}": offset for (topic, partition), offset in middle.items()}
     app.start()  # at once: the broker still holds the killed member's partitions
-    app.wait_for(lambda lines: "END" in lines)
+    app.wait_for(lambda lines: "END" in lines and sum(line.startswith("OTHER") for line in lines) >= 100)
     assert app.child is not None
     app.child.terminate()
     assert app.child.wait(30) == 0
