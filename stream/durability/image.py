@@ -33,7 +33,7 @@ COMPARED = 4  # times as many bytes as are copied are compared in one pause: it 
 class Sizes:
     """How much is copied, written and kept at once."""
 
-    piece_bytes: int = 16 << 20  # blocks of one object
+    piece_bytes: int = 12 << 20  # blocks of one object; packing it is a pause
     round_bytes: int = 32 << 20  # blocks copied in one pause, doubled from round to round of a snapshot
     spare_bytes: int = 64 << 20  # out of date, beside as much as is live
     pieces: int = 64  # beside two for every `piece_bytes` of the state

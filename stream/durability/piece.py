@@ -40,7 +40,9 @@ class Blocks:
 
 def pack(blocks: list[Blocks]) -> bytes:
     """The stored form."""
-    raw = b"".join(part.tobytes() for item in blocks for part in (item.numbers, item.contents))
+    raw = b"".join(
+        np.ascontiguousarray(part).data for item in blocks for part in (item.numbers, item.contents)
+    )
     tables = [[item.table, *item.contents.shape] for item in blocks]
     header = json.dumps({"bytes": len(raw), "tables": tables}).encode()
     packed = bytes(cramjam.zstd.compress(raw, level=_LEVEL))
