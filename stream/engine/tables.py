@@ -145,7 +145,7 @@ class Store:
     def room_for_item_index(self) -> None:
         """Make room for the indexes by user and item of all held rows."""
         for nodes, rows in (("imp_nodes", "imps"), ("int_nodes", "ints")):
-            self.put(**{nodes: np.zeros(len(self.a[rows]), NODE)})
+            self.put(**{nodes: zeros(len(self.a[rows]), NODE)})
         self._room_in_slots(
             "item_slots", ITEMS_USED, int(self.m[IMP_BASE]), int(self.m[IMPS]), int(self.m[IMPS])
         )
@@ -264,7 +264,7 @@ class Store:
         kept = int(np.where(lengths == UUID, UUID_BYTES, lengths).sum(dtype=np.int64))
         if kept > KEPT_ID_BYTES * int(self.m[ARENA]):
             return
-        arena = np.zeros(capacity_for(kept), np.uint8)
+        arena = zeros(capacity_for(kept), np.uint8)
         move_event_ids(self.tables(), arena)
         self.marks["assigned"].set_all()
         self.m[ARENA] = kept

@@ -104,11 +104,11 @@ class FrameConnection(conn.AIOKafkaConnection):  # type: ignore[misc]
     def take(self, frame: Frame) -> None:
         """Give an answer to whoever waits for it; answers come in the order of the requests."""
         correlation_id, request, answer = self._requests[0]
-        if getattr(request, "API_KEY", None) != FetchRequest.API_KEY or answer.done():
-            self._handle_frame(bytes(frame.view))
-            return
-        header = request.parse_response_header(frame)
-        if header.correlation_id != correlation_id:  # it says so
+        if (
+            getattr(request, "API_KEY", None) != FetchRequest.API_KEY
+            or answer.done()
+            or request.parse_response_header(frame).correlation_id != correlation_id
+        ):
             self._handle_frame(bytes(frame.view))
             return
         answer.set_result(request.RESPONSE_TYPE.decode(frame))

@@ -43,9 +43,7 @@ _COMMIT_SECONDS = 5.0
 _ENDS_SECONDS = 5.0
 RECENT_MS = 10_000  # an idle topic-partition is asked about twice a second
 _FETCH_WAIT_MS = 100  # of a fetch at the broker that has not enough; what is asked meanwhile waits for it
-_FETCH_MOST_BYTES = (
-    4 << 20
-)  # of an answer: memory for larger ones is new more often, and new memory must be cleared
+_FETCH_MOST_BYTES = 4 << 20  # of an answer: memory of larger ones is less often used again
 _FETCH_ENOUGH_BYTES = 1 << 20  # else records would come one by one, each at the cost of a fetch
 
 
