@@ -11,7 +11,7 @@ from stream.engine.credit import (
     credit_impression,
     credit_interaction,
 )
-from stream.engine.index import alive, find, home, next_link, slot_of, still, tag_of
+from stream.engine.index import alive, find, home, likely_place, next_link, slot_of, still, tag_of
 from stream.engine.items import best_of_item, is_better, item_key, put_item, unwatch_item, watch_item
 from stream.engine.layout import (
     ALWAYS,
@@ -175,7 +175,28 @@ def answer_watchers(t, head, impression):
         link = np.int64(t.ints[p].watch)
 
 
-@njit(cache=True, nogil=True)
+@njit
+def _prefetch(t, status, users, ids, i):
+    """Hint what rows behind row i need: user and place in the index, later the user's first and second experiment."""
+    n = status.shape[0]
+    j = i + AHEAD
+    if j < n and status[j] == 0:
+        prefetch(t.imp_slots, home(t.imp_slots, ids[j, 0]))
+        prefetch(t.users, users[j])
+    j = i + AHEAD // 2
+    if j < n and status[j] == 0:
+        a = np.int64(t.users[users[j]].assigned)
+        if a >= 0:
+            prefetch(t.assigned, a)
+    j = i + AHEAD // 4
+    if j < n and status[j] == 0:
+        a = np.int64(t.users[users[j]].assigned)
+        if a >= 0 and t.assigned[a].next >= 0:
+            prefetch(t.assigned, np.int64(t.assigned[a].next))
+
+
+# Without numba's reference counts, as fold_users.
+@njit(cache=True, nogil=True, _nrt=False)
 def apply_impressions(t, start, status, users, at, ids, items, combos, latencies, hours):
     """Store and credit impressions from row `start` on; returns the row that needs more room first, else the last + 1.
 
@@ -185,17 +206,7 @@ def apply_impressions(t, start, status, users, at, ids, items, combos, latencies
     n = status.shape[0]
     mask = t.imps.shape[0] - 1
     for i in range(start, n):
-        if i + AHEAD < n and status[i + AHEAD] == 0:
-            prefetch(t.imp_slots, home(t.imp_slots, ids[i + AHEAD, 0]))
-            prefetch(t.users, users[i + AHEAD])
-        if i + AHEAD // 2 < n and status[i + AHEAD // 2] == 0:
-            a = np.int64(t.users[users[i + AHEAD // 2]].assigned)
-            if a >= 0:
-                prefetch(t.assigned, a)
-        if i + AHEAD // 4 < n and status[i + AHEAD // 4] == 0:
-            a = np.int64(t.users[users[i + AHEAD // 4]].assigned)
-            if a >= 0 and t.assigned[a].next >= 0:
-                prefetch(t.assigned, np.int64(t.assigned[a].next))
+        _prefetch(t, status, users, ids, i)
         if status[i] != 0:
             continue
         known, slot = find(t.imp_slots, t.imp_keys, t.m[IMP_BASE], t.m[IMPS], ids[i, 0], ids[i, 1])
@@ -241,7 +252,7 @@ def apply_impressions(t, start, status, users, at, ids, items, combos, latencies
     return n
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def apply_interactions(
     t, start, status, users, at, ids, items, refers, words, kinds, values, currencies, ledger_rows, hours
 ):
@@ -253,9 +264,12 @@ def apply_interactions(
     n = status.shape[0]
     mask = t.ints.shape[0] - 1
     for i in range(start, n):
-        if i + AHEAD < n and status[i + AHEAD] == 0:
-            prefetch(t.imp_slots, home(t.imp_slots, ids[i + AHEAD, 0]))
-            prefetch(t.users, users[i + AHEAD])
+        _prefetch(t, status, users, ids, i)
+        j = i + AHEAD // 2
+        if j < n and status[j] == 0 and refers[j] == BY_IMPRESSION:
+            p = likely_place(t.imp_slots, t.imp_keys, ids[j, 0])
+            prefetch(t.imp_keys, p)
+            prefetch(t.imps, p)
         if status[i] != 0:
             continue
         if refers[i] == BY_ITEM and t.m[ITEMS_ON] == 0:

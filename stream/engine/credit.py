@@ -46,7 +46,8 @@ def touch(t, row):
         t.before[k] = t.assigned[row]
         t.before_row[k] = row
         if t.declared.shape[0] > row:
-            t.before_declared[k] = t.declared[row]
+            for d in range(2 * DECLARED):
+                t.before_declared[k, d] = t.declared[row, d]
         t.exposing[k].at = ALWAYS
         t.m[TOUCHED] = k + 1
         t.assigned[row].touched = k + 1

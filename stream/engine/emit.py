@@ -26,7 +26,7 @@ from stream.engine.layout import (
     UNKNOWN_TROUBLED,
     UNKNOWN_TROUBLES,
 )
-from stream.engine.moments import MOMENTS
+from stream.engine.moments import MOMENTS, N
 from stream.engine.names import Names
 from stream.engine.outputs import (
     COHORTS,
@@ -71,6 +71,7 @@ class Emitter:
         self.cohorts = Folded((len(COHORTS[1]),), ())
         self._moved = Folded((len(MOMENTS), 2), ())
         self._moved.room(MOVED_ROWS)
+        self._vectors = np.zeros((3, N), np.int64)  # a user before and after a step, and nothing
         self.dimensions: tuple[str, ...] = ()
         self.step = 0
         self.clock_ms = -1
@@ -172,7 +173,7 @@ class Emitter:
         while done != NO_ROW:
             cohorts.room(min(4096, 16 * (int(self.store.m[TOUCHED]) - int(done))) + 16)
             done, rows, cohorts.rows = fold_users(
-                self.store.tables(), done, moved.slots, moved.keys, moved.sums, 0,
+                self.store.tables(), done, self._vectors, moved.slots, moved.keys, moved.sums, 0,
                 cohorts.slots, cohorts.keys, cohorts.sums, cohorts.marks, cohorts.rows, self.step,
             )  # fmt: skip
             totals.room(4 * rows)

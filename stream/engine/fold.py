@@ -7,9 +7,9 @@ from numba import njit
 from stream.contracts.limits import MAX_PHASES
 from stream.engine.index import pair_find, pair_put
 from stream.engine.layout import AS_OF, DAY_MS, EXCLUDED, SCRATCH, TOUCHED
-from stream.engine.marks import mark_assigned
-from stream.engine.moments import MOMENTS, N, add_change, quantities
-from stream.engine.primitives import U64, prefetch
+from stream.engine.marks import mark_assigned, prefetch_assigned
+from stream.engine.moments import MOMENTS, add_change, quantities
+from stream.engine.primitives import U64
 
 AHEAD = 8
 NO_ROW = np.int64(1) << 40
@@ -77,22 +77,22 @@ def _moved_row(keys, slots, sums, rows, ea, phase, user_slice):
     return r, rows + (1 if new else 0)
 
 
-@njit(cache=True, nogil=True)
+# Without numba's reference counts: counting is a locked instruction, which waits for all that is on its way to memory.
+@njit(cache=True, nogil=True, _nrt=False)
 def fold_users(
-    t, start, slots, keys, sums, rows, cohort_slots, cohort_keys, cohorts, cohort_marks, cohort_rows, step
-):
+    t, start, vectors, slots, keys, sums, rows, cohort_slots, cohort_keys, cohorts, cohort_marks, cohort_rows, step
+):  # fmt: skip
     """The touched users' changes by (arm and phase, user slice): (users done, rows of sums, rows of cohorts).
 
-    Stops early when a table is nearly full. Rows of `before` are free afterwards where done.
+    vectors: int64 (3, N), the last one zeros. Stops early when a table is nearly full. Rows of `before` are free
+    afterwards where done.
     """
-    old = np.zeros(N, np.int64)
-    new = np.zeros(N, np.int64)
-    nothing = np.zeros(N, np.int64)
+    old, new, nothing = vectors[0], vectors[1], vectors[2]
     for i in range(start, t.m[TOUCHED]):
         if rows + 2 > keys.shape[0] or cohort_rows + 16 > cohort_keys.shape[0]:
             return i, rows, cohort_rows
         if i + AHEAD < t.m[TOUCHED]:
-            prefetch(t.assigned, np.int64(t.before_row[i + AHEAD]))
+            prefetch_assigned(t, np.int64(t.before_row[i + AHEAD]))
         row = np.int64(t.before_row[i])
         b = t.before[i]
         a = t.assigned[row]

@@ -127,7 +127,8 @@ def _add_field(place: int, name: str, dtype: np.dtype[Any], tail: tuple[int, ...
 
         return array_type(tables), build
 
-    @overload_attribute(TablesType, name)
+    # With reference counts, although there is nothing to count: else numba lets no function return an array.
+    @overload_attribute(TablesType, name, jit_options={"_nrt": True})
     def get(tables):
         def read(tables):
             return view(tables)

@@ -50,6 +50,12 @@ def home(slots, first):
 
 
 @njit
+def likely_place(slots, keys, first):
+    """Where the row of a known id very likely stands, as long as its slot is at hand: for hints alone."""
+    return np.int64(slots[home(slots, first)] & LOW32) & (keys.shape[0] - 1)
+
+
+@njit
 def find(slots, keys, base, count, first, second):
     """(link or 0, slot): the slot holds the id, or is where it belongs; -1 when the table is full."""
     n = slots.shape[0]

@@ -27,6 +27,7 @@ from stream.engine.layout import (
     INTS,
     USERS,
 )
+from stream.engine.primitives import prefetch
 
 BLOCK_BYTES = 512
 
@@ -120,6 +121,13 @@ def mark_assigned(t, row):
     t.assigned_marks[row >> _ASSIGNED] = 1
     if t.declared.shape[0] > row:
         t.declared_marks[row >> _DECLARED] = 1
+
+
+@njit
+def prefetch_assigned(t, row):
+    """Hint that a row of `assigned` and its mark will be changed soon: all writing waits for a write to far away."""
+    prefetch(t.assigned, row)
+    prefetch(t.assigned_marks, row >> _ASSIGNED)
 
 
 @njit
