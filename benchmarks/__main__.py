@@ -20,6 +20,7 @@ from benchmarks.runs import PeerFailed, Run, WorkerEnded, run_faust, run_floor, 
 from benchmarks.services import Services, services
 from benchmarks.stages.in_worker import measure_in_worker
 from benchmarks.workload import PARTITIONS
+from stream.cli.options import Finite
 from stream.contracts.topics import Topic
 from stream.errors import ConfigurationError
 from tests.services.tools import ServiceMissing
@@ -63,10 +64,10 @@ class Report:
             "events_per_second": round(self.ours.events_per_second),
             "cpu_us_per_event": round(own, 3),
             "peak_rss_mb": round(self.ours.cost.peak_rss_mb),
-            "ratio_to_floor": round(own / self.floor.cpu_us_per_event, 2),
+            "ratio_to_floor": _ratio(own, self.floor.cpu_us_per_event, 2),
             "ratio_to_plain_faust": None,
             **{
-                f"ratio_to_{name}": round(peer.cpu_us_per_event / own, 1) for name, peer in self.peers.items()
+                f"ratio_to_{name}": _ratio(peer.cpu_us_per_event, own, 1) for name, peer in self.peers.items()
             },
         }
 
@@ -91,6 +92,11 @@ class Report:
         return f"liftstream, {self.workers} worker{'s' if self.workers > 1 else ''}"
 
 
+def _ratio(cost: float, other: float, digits: int) -> float | None:
+    """None where a run was so short that the system counted no CPU for it."""
+    return round(cost / other, digits) if other else None
+
+
 def _files(topic: Topic) -> Callable[[Any], Any]:
     return click.option(
         f"--{topic.word}", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
@@ -103,7 +109,7 @@ def _files(topic: Topic) -> Callable[[Any], Any]:
     "--scale",
     default=1.0,
     show_default=True,
-    type=click.FloatRange(min=0, min_open=True),
+    type=Finite(min=0, min_open=True),
     help="1.0 is 2.4 million events.",
 )
 @click.option(
@@ -130,7 +136,7 @@ def _files(topic: Topic) -> Callable[[Any], Any]:
     "--peer-scale",
     default=0.02,
     show_default=True,
-    type=click.FloatRange(min=0, min_open=True),
+    type=Finite(min=0, min_open=True),
     help="Plain Faust's own, for it is slow.",
 )
 @click.option(
@@ -158,6 +164,8 @@ def main(
         log = _read(files, events) if any(files.values()) else None
         if log and not {"faust", "none"}.issuperset(peers):
             raise ConfigurationError("ClickHouse and Flink count the workload only: leave out --peer.")
+        if log and stages:
+            raise ConfigurationError("The stages are measured on the workload only: leave out --stages.")
         make = partial(recorded, log) if log else partial(generated, scale)
         sample = log.first(round(EVENTS_OF_SCALE * peer_scale)) if log else None
         make_sample = partial(recorded, sample) if sample else partial(generated, peer_scale)

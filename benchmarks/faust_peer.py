@@ -195,5 +195,5 @@ async def interact(stream: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv = ["faust_peer", "worker", "-l", "error"]
+    sys.argv = ["faust_peer", "worker", "-l", "error", "--without-web"]
     app.main()

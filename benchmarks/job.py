@@ -38,4 +38,6 @@ def recorded(log: RecordedLog) -> Job:
 def refuse_without_impressions(log: RecordedLog) -> None:
     """Raise ConfigurationError where there is nothing to be counted."""
     if not any(entry.topic is Topic.IMPRESSIONS for entry in log.entries):
-        raise ConfigurationError("The log has no impressions: give a file of them with --impressions.")
+        raise ConfigurationError(
+            "There is nothing to count: no impression of the log can be sent (see above), or there is no --impressions."
+        )

@@ -21,10 +21,11 @@ from rich.table import Table
 
 from benchmarks.check import arm_differences, consumed_of
 from benchmarks.live import LiveTraffic
-from benchmarks.oracle import Expected, expected_of
+from benchmarks.oracle import PANE_MS, Expected, expected_of
 from benchmarks.runs import migrate, running_worker
 from benchmarks.services import Services, services
 from benchmarks.workload import PARTITIONS, make_workload
+from stream.cli.options import Finite
 from tests.services.tools import ServiceMissing
 
 NAME = "latency"
@@ -91,9 +92,15 @@ def _ages_ms(p50: int, p95: int, p99: int) -> np.ndarray[Any, Any]:
 
 
 @click.command()
-@click.option("--rate", default=20_000, show_default=True, help="Events a second.")
 @click.option(
-    "--seconds", default=90.0, show_default=True, help="Of steady traffic, the first 15 not judged."
+    "--rate", default=20_000, show_default=True, type=click.IntRange(min=1000), help="Events a second."
+)
+@click.option(
+    "--seconds",
+    default=90.0,
+    show_default=True,
+    type=Finite(min=WARM_UP_SECONDS + 3 * PANE_MS / 1000),
+    help="Of steady traffic, the first 15 not judged.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def main(rate: int, seconds: float, as_json: bool) -> None:

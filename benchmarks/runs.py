@@ -121,6 +121,7 @@ def run_faust(services: Services, name: str, job: Job) -> Run:
             except subprocess.TimeoutExpired:
                 if attempt + 1 == FAUST_ATTEMPTS:
                     raise PeerFailed(f"Plain Faust stood still {FAUST_ATTEMPTS} times.") from None
+                print(f"Plain Faust stood still for {FAUST_SECONDS} s: once more.", file=sys.stderr)
             except subprocess.CalledProcessError:
                 raise PeerFailed(f"Plain Faust ended:\n{Path(log.name).read_text()[-2000:]}") from None
     answer = json.loads(result.read_text())

@@ -1,6 +1,7 @@
 """The real broker and database of a benchmark, and the environment of a worker that uses them."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -66,7 +67,11 @@ class Services:
 
 @contextmanager
 def services() -> Iterator[Services]:
-    """Start both in a temporary folder. Raises ServiceMissing where they cannot run."""
+    """Start both in a temporary folder. Raises ServiceMissing where they cannot run.
+
+    SIGTERM is an interrupt from now on, so that everything that was started ends with this process.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="liftstream-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         kafka = stack.enter_context(KafkaServer(folder / "kafka", jvm=JVM))

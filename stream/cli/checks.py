@@ -47,9 +47,11 @@ def findings(said: Mapping[str, Any]) -> Iterator[Finding]:
         return
     yield Finding("settings", f"{len(definitions.experiments)} experiment files")
     yield from _guarded("broker", check_topics, settings)
-    yield from _guarded("database", check_database, settings)
+    database = list(_guarded("database", check_database, settings))
+    yield from database
     yield from _guarded("checkpoints", check_checkpoints, settings)
-    load = replace(load_so_far(settings) or Load(), **said)
+    counted = load_so_far(settings) if all(found.is_ok for found in database) else None
+    load = replace(counted or Load(), **said)
     yield check_memory(settings, load, settings.topic_partitions)
 
 

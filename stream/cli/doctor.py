@@ -3,6 +3,7 @@
 from dataclasses import asdict
 
 import click
+from rich.console import Console
 
 from stream.cli import SUMMARIES, options
 from stream.cli.checks import findings
@@ -11,9 +12,11 @@ from stream.cli.printing import print_json, print_table
 
 @click.command("doctor", short_help=SUMMARIES["doctor"])
 @options.as_json
-@click.option("--impressions", type=float, help="Expected impressions a second, for the memory.")
-@click.option("--interactions", type=float, help="Expected interactions a second.")
-@click.option("--users", type=int, help="Expected users, each counted once per experiment.")
+@click.option(
+    "--impressions", type=options.Finite(min=0), help="Expected impressions a second, for the memory."
+)
+@click.option("--interactions", type=options.Finite(min=0), help="Expected interactions a second.")
+@click.option("--users", type=click.IntRange(min=0), help="Expected users, each counted once per experiment.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -33,7 +36,8 @@ def command(
         "interactions_per_second": interactions,
         "user_experiments": users,
     }
-    found = list(findings({name: value for name, value in said.items() if value is not None}))
+    with Console(stderr=True).status("looking; what is away is waited for"):
+        found = list(findings({name: value for name, value in said.items() if value is not None}))
     if as_json:
         print_json([asdict(finding) | {"ok": finding.is_ok} for finding in found])
     else:

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,18 @@ from stream.stats.confidence import DEFAULT_ALPHA, DEFAULT_TUNING
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+
+
+class Finite(click.FloatRange):
+    """A number within a range; a plain FloatRange takes nan, and without an upper bound infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number. Raises BadParameter."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

@@ -160,5 +160,5 @@ def test_a_log_that_no_worker_would_take_is_refused(tmp_path: Path) -> None:
         a_log(tmp_path, assignments=[entered(0, f"u{i}", f"arm {i}") for i in range(21)])
     path = tmp_path / "assignments.jsonl"
     path.write_text(json.dumps(entered(0)))
-    with pytest.raises(ConfigurationError, match="no impressions"):
+    with pytest.raises(ConfigurationError, match="no impression of the log"):
         refuse_without_impressions(read_log({Topic.ASSIGNMENTS: [path]}))

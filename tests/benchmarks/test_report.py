@@ -41,6 +41,11 @@ def test_a_peer_that_was_asked_for_adds_its_ratio():
     assert report["ratio_to_clickhouse"] == 8.0
 
 
+def test_a_run_too_short_for_the_clock_has_no_ratio():
+    report = Report(1, a_run(0.0), a_run(0.0), {"plain_faust": a_run(400.0)}).to_json()
+    assert (report["ratio_to_floor"], report["ratio_to_plain_faust"]) == (None, None)
+
+
 def test_only_our_own_mistakes_make_the_result_inexact_but_all_are_told():
     report = Report(1, a_run(2.0), a_run(1.0), {"clickhouse": a_run(16.0, "ClickHouse's counts are wrong.")})
     assert report.exact

@@ -87,6 +87,15 @@ def test_wrong_settings_end_the_visit(run: Run, monkeypatch: pytest.MonkeyPatch)
     assert "LIFTSTREAM_WEB_PORT" in result.stdout
 
 
+@pytest.mark.parametrize(
+    "wrong", ["--impressions=-1", "--interactions=nan", "--impressions=inf", "--users=-5"]
+)
+def test_a_load_that_cannot_be_is_refused(run: Run, wrong: str) -> None:
+    result = run("doctor", wrong)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{wrong.partition('=')[0]}'" in result.stderr
+
+
 def test_memory_is_rate_times_horizon_times_bytes() -> None:
     found = terms(Load(1, 0, 0), DAY, DAY, partitions=1)
     assert [(term.kind, term.why, term.rows) for term in found[:2]] == [
