@@ -1,7 +1,6 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from benchmarks.scale.__main__ import SIZES, growth, missed
 from benchmarks.scale.made import START_MS, Crowd, Maker
