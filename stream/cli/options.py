@@ -11,7 +11,6 @@ from stream.stats.confidence import DEFAULT_ALPHA, DEFAULT_TUNING
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
-SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
 class Finite(click.FloatRange):
@@ -24,6 +23,8 @@ class Finite(click.FloatRange):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return number
 
+
+SHARE = Finite(0, 1, min_open=True, max_open=True)
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

@@ -54,14 +54,14 @@ def _part(context: click.Context, parameter: click.Parameter, text: str) -> floa
 @click.option("--rate", type=options.SHARE, help="The control's share of users.")
 @click.option("--mean", type=float, help="The control's mean per user, instead of --rate; needs --sd.")
 @click.option(
-    "--sd", type=click.FloatRange(min=0, min_open=True), help="Standard deviation over users, with --mean."
+    "--sd", type=options.Finite(min=0, min_open=True), help="Standard deviation over users, with --mean."
 )
 @click.option("--experiment", help="Take value, spread and users a day from this running experiment instead.")
 @click.option(
     "--metric", default="user_conversion_rate", show_default=True, help="The metric, with --experiment."
 )
 @click.option(
-    "--users-per-day", type=click.FloatRange(min=0, min_open=True), help="New users a day, in both arms."
+    "--users-per-day", type=options.Finite(min=0, min_open=True), help="New users a day, in both arms."
 )
 @click.option(
     "--control-share",

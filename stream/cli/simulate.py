@@ -25,13 +25,13 @@ Emit = Callable[[DemoEvent], None]
     "--users", default=1_000, show_default=True, type=click.IntRange(1), help="How many users there are."
 )
 @click.option(
-    "--seconds", default=60.0, show_default=True, type=click.FloatRange(0, min_open=True), help="How long."
+    "--seconds", default=60.0, show_default=True, type=options.Finite(0, min_open=True), help="How long."
 )
 @click.option(
     "--rate",
     default=100.0,
     show_default=True,
-    type=click.FloatRange(0, min_open=True),
+    type=options.Finite(0, min_open=True),
     help="Impressions a second.",
 )
 @click.option("--ctr", multiple=True, metavar="ARM=RATE", help="An arm and its true CTR; several times.")

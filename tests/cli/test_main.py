@@ -99,3 +99,13 @@ def test_experiment_files_are_checked(run: Run, tmp_path: Path) -> None:
     result = run("experiments", "check", tmp_path)
     assert result.exit_code == 0
     assert "ranker" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["stats --alpha nan", "simulate --seconds nan", "simulate --rate inf", "experiments plan --users-per-day inf"],
+)  # fmt: skip
+def test_what_is_not_a_number_is_in_no_range(run: Run, line: str) -> None:
+    result = run(*line.split())
+    assert result.exit_code == 2
+    assert "is not a finite number" in result.stderr
