@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 from aiokafka.consumer import fetcher
-from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import ConsumerRecord, TopicPartition
+from google_crc32c import value as crc32c
 
 from stream.engine.batch import I64, SPARE_BYTES, Columns
 from stream.intake.record_sets import (
@@ -116,8 +116,11 @@ class RawPartitionRecords:
 
     def _visible(self, buf: memoryview, batches: I64) -> I64:
         """The batches without control batches and, for read_committed, without aborted transactions."""
+        kinds = batches[:, ATTRIBUTES] & (CONTROL | TRANSACTIONAL)
+        if not kinds.any():
+            return batches
         if self._aborted is None:
-            data: I64 = batches[(batches[:, ATTRIBUTES] & CONTROL) == 0]
+            data: I64 = batches[(kinds & CONTROL) == 0]
             return data
         aborted = list(self._aborted)
         producers: set[int] = set()
@@ -187,6 +190,6 @@ def columns_of_records(records: Sequence[ConsumerRecord]) -> Columns:
 def _good_crcs(buf: memoryview, batches: I64) -> int:
     """How many batches precede the first one whose checksum is wrong."""
     for i, (head, end, crc) in enumerate(batches[:, [HEAD, END, CRC]].tolist()):
-        if calc_crc32c(buf[head + CRC_FROM : end]) != crc:
+        if crc32c(bytes(buf[head + CRC_FROM : end])) != crc:  # it takes nothing but bytes
             return i
     return len(batches)
