@@ -10,7 +10,7 @@ from stream.results.rows import CheckName, ExperimentHealth, Result
 MINUTE_MS = 60_000
 Columns = dict[str, list[Any]]
 
-# key columns, value columns; `result` is a row's value, `counts_since` its since, `why_not` its reason.
+# key columns, value columns
 RESULTS = (
     ("experiment", "slice", "metric", "variant", "arm"),
     ("kind", "control", "basis", "users", "control_users", "result", "control_value", "difference", "se", "fixed_low",
@@ -22,6 +22,7 @@ HISTORY = (
     ("users", "control_users", "result", "control_value", "difference", "se", "always_low", "always_high", "p_always",
      "lift", "lift_low", "lift_high"),
 )  # fmt: skip
+_RENAMED = {"result": "value", "counts_since_ms": "since_ms", "why_not": "reason"}  # attributes of a Result
 TESTED = (CheckName.MIXED, CheckName.LATE, CheckName.REJECTED, CheckName.DUPLICATE, CheckName.ORPHANED,
           CheckName.PRE_VALUE)  # fmt: skip
 _OF_ARM = (
@@ -38,16 +39,14 @@ HEALTH = (
 
 def result_columns(rows: Iterable[Result]) -> Columns:
     """Rows of `results`."""
-    return _columns(RESULTS, map(_stored, rows))
+    return _result_columns(RESULTS, list(rows))
 
 
 def history_columns(rows: Iterable[Result]) -> Columns:
     """Rows of `results_history`: the comparisons, under the minute of their as_of."""
-    compared = (row for row in rows if row.as_of_ms is not None and row.p_always is not None)
-    return _columns(
-        HISTORY,
-        (_stored(row) | {"minute_ms": (row.as_of_ms or 0) // MINUTE_MS * MINUTE_MS} for row in compared),
-    )
+    compared = [row for row in rows if row.as_of_ms is not None and row.p_always is not None]
+    minutes = [(row.as_of_ms or 0) // MINUTE_MS * MINUTE_MS for row in compared]
+    return _result_columns(HISTORY, compared) | {"minute_ms": minutes}
 
 
 def health_columns(found: Iterable[ExperimentHealth]) -> Columns:
@@ -55,10 +54,9 @@ def health_columns(found: Iterable[ExperimentHealth]) -> Columns:
     return _columns(HEALTH, (row for one in found for row in _health_rows(one)))
 
 
-def _stored(row: Result) -> dict[str, Any]:
-    fields = asdict(row)
-    renamed = {"result": row.value, "counts_since_ms": row.since_ms, "why_not": row.reason}
-    return fields | renamed | {"direction": row.direction}
+def _result_columns(shape: tuple[Sequence[str], Sequence[str]], rows: Sequence[Result]) -> Columns:
+    attributes = {name: _RENAMED.get(name, name) for part in shape for name in part if name != "minute_ms"}
+    return {name: [getattr(row, attribute) for row in rows] for name, attribute in attributes.items()}
 
 
 def _health_rows(one: ExperimentHealth) -> Iterable[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 
 from stream.contracts.definitions import DAY_MS, Experiment, Policy
@@ -19,6 +19,7 @@ from stream.stats.reasons import NoInterval
 Arm = Mapping[int, Tally]  # by phase
 Strata = dict[int, Moments]  # by phase
 _NOBODY: Arm = {}
+_FIGURES = [field.name for field in fields(Comparison) if field.name != "reason"]
 
 
 def results(
@@ -194,8 +195,8 @@ def _plain_value(kind: Kind, whole: Moments) -> float | None:
 
 
 def _with_comparison(row: Result, comparison: Comparison) -> Result:
-    figures = asdict(comparison)
-    reason = figures.pop("reason")
+    figures = {name: getattr(comparison, name) for name in _FIGURES}
+    reason = comparison.reason
     return replace(row, **figures, reason=None if reason is None else reason.value)
 
 
