@@ -20,6 +20,8 @@ from numba.np.arrayobj import populate_array
 
 from stream.engine.layout import FIELDS
 
+_PLACES = {name: place for place, name in enumerate(FIELDS)}
+
 
 class _Row:
     """One row of a structured array with its fields as attributes, as compiled kernels have it."""
@@ -53,17 +55,18 @@ class _Rows:
 class Tables:
     """The arrays of layout.FIELDS as attributes; `address` is that of the frame kernels read."""
 
-    def __init__(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        """The arrays must be C-contiguous and stay where they are while this object is used."""
-        self._frame = np.zeros(2 * len(FIELDS), np.int64)
-        for place, (name, (dtype, tail)) in enumerate(FIELDS.items()):
-            array = arrays[name]
-            if array.dtype != dtype or array.shape[1:] != tail or not array.flags.c_contiguous:
-                raise TypeError(f"{name}: {array.dtype} {array.shape} is not {dtype} (rows, {tail})")
-            setattr(self, name, _Rows(array) if config.DISABLE_JIT and dtype.names else array)
-            self._frame[2 * place] = array.ctypes.data
-            self._frame[2 * place + 1] = len(array)
+    def __init__(self) -> None:
+        """Without arrays, until each has been put."""
+        self._frame = np.zeros((len(FIELDS), 2), np.int64)
         self.address = self._frame.ctypes.data
+
+    def put(self, name: str, array: npt.NDArray[Any]) -> None:
+        """Let this array be the one of that name. It must be C-contiguous and stay where it is until replaced."""
+        dtype, tail = FIELDS[name]
+        if array.dtype != dtype or array.shape[1:] != tail or not array.flags.c_contiguous:
+            raise TypeError(f"{name}: {array.dtype} {array.shape} is not {dtype} (rows, {tail})")
+        setattr(self, name, _Rows(array) if config.DISABLE_JIT and dtype.names else array)
+        self._frame[_PLACES[name]] = array.ctypes.data, len(array)
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(name)
@@ -136,5 +139,5 @@ def _add_field(place: int, name: str, dtype: np.dtype[Any], tail: tuple[int, ...
         return read
 
 
-for _place, (_name, (_dtype, _tail)) in enumerate(FIELDS.items()):
-    _add_field(_place, _name, _dtype, _tail)
+for _name, (_dtype, _tail) in FIELDS.items():
+    _add_field(_PLACES[_name], _name, _dtype, _tail)

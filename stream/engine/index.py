@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from stream.engine.pages import zeros
+from stream.engine.pages import enlarged, growing_zeros
 from stream.engine.primitives import LOW32, U0, U32, U64, mix, prefetch
 
 LINK_MASK = 0xFFFFFFFF
@@ -143,22 +143,29 @@ def power_of_two(rows: int) -> int:
 
 
 def grown_ring(array: npt.NDArray[Any], capacity: int, base: int, count: int) -> npt.NDArray[Any]:
-    """The live rows of a ring in a larger one, copied in the few runs that are whole in both."""
-    out = zeros((capacity, *array.shape[1:]), array.dtype)
+    """The live rows of a ring in a larger one, copied in the few runs that are whole in both.
+
+    Where the memory is the same, most stay, and some go from old rows to new ones.
+    """
+    here = enlarged(array, capacity)
+    out = growing_zeros((capacity, *array.shape[1:]), array.dtype) if here is None else here
     done = 0
     while done < count:
         link = (base + done) & LINK_MASK
         start, target = link & (len(array) - 1), link & (capacity - 1)
         rows = min(count - done, len(array) - start, capacity - target)
-        out[target : target + rows] = array[start : start + rows]
+        if here is None or start != target:
+            out[target : target + rows] = array[start : start + rows]
         done += rows
     return out
 
 
 def grown(array: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
-    """The array with room for `rows` rows, new ones zero."""
-    out = zeros((rows, *array.shape[1:]), array.dtype)
-    out[: len(array)] = array
+    """The array with room for `rows` rows, new ones zero; the same memory where it has room for them."""
+    out = enlarged(array, rows)
+    if out is None:
+        out = growing_zeros((rows, *array.shape[1:]), array.dtype)
+        out[: len(array)] = array
     return out
 
 

@@ -1,6 +1,7 @@
 """Memory pages: new ones are dear, for the kernel clears them, and a virtual machine's host must find them first."""
 
 import ctypes
+import math
 import mmap
 from typing import Any
 
@@ -11,16 +12,51 @@ import numpy.typing as npt
 # go with each step, and a new huge page is cleared as a whole.
 HUGE_BYTES = 32 << 20
 KEPT_BYTES = 256 << 20
+GROWING_BYTES = 4 << 20  # tables from here on have addresses reserved behind them,
+RESERVE = 16  # so many times their size together
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # options of mallopt in malloc.h
 
 
 def zeros(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """np.zeros, with huge pages where the system has them and the table is large."""
-    array = np.zeros(shape, dtype)
-    if array.nbytes >= HUGE_BYTES:
-        _advise_huge(array)
-    return array
+    return _in_large_pages(np.zeros(shape, dtype))
+
+
+def growing_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """np.zeros of a table that may become larger where it is: see `enlarged`."""
+    nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+    reserved = _reserved(RESERVE * nbytes) if nbytes >= GROWING_BYTES else None
+    return zeros(shape, dtype) if reserved is None else _first_of(reserved, shape, dtype)
+
+
+def enlarged(table: npt.NDArray[Any], rows: int) -> npt.NDArray[Any] | None:
+    """The same memory with new rows of zeros behind the others, or None where nothing is reserved for them.
+
+    Nothing is copied, and no page is touched before it is used. table: a whole one; it shows the same rows as before.
+    """
+    reserved = table.base
+    shape = rows, *table.shape[1:]
+    if reserved is None or not isinstance(getattr(reserved.base, "obj", None), mmap.mmap):
+        return None
+    if math.prod(shape) * table.itemsize > len(reserved):
+        return None
+    return _first_of(reserved, shape, table.dtype)
+
+
+def _first_of(
+    reserved: npt.NDArray[np.uint8], shape: tuple[int, ...], dtype: npt.DTypeLike
+) -> npt.NDArray[Any]:
+    nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+    return _in_large_pages(reserved[:nbytes].view(dtype).reshape(shape))
+
+
+def _reserved(nbytes: int) -> npt.NDArray[np.uint8] | None:
+    """Addresses whose memory comes when it is touched; None where the system reserves no more."""
+    try:
+        return np.frombuffer(mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
+    except (OSError, ValueError, OverflowError):
+        return None
 
 
 def use_again() -> None:
@@ -46,10 +82,12 @@ def give_back() -> None:
         trim(0)
 
 
-def _advise_huge(array: npt.NDArray[Any]) -> None:
+def _in_large_pages(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The table, its new pages huge if it is large. Those that it has already stay."""
     advice = getattr(mmap, "MADV_HUGEPAGE", None)
-    if advice is None:  # not Linux
-        return
-    start = -(-array.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE
-    size = array.ctypes.data + array.nbytes - start
+    if advice is None or table.nbytes < HUGE_BYTES:  # None: not Linux
+        return table
+    start = -(-table.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE
+    size = table.ctypes.data + table.nbytes - start
     ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), advice)  # refused: small ones do
+    return table

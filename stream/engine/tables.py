@@ -72,7 +72,7 @@ class Store:
         self.a: dict[str, Array] = {}
         self.marks: dict[str, Marks] = {}
         self._added = AddedRows()
-        self._tables: Tables | None = None
+        self._tables = Tables()
         self._replaced_bytes = 0
         self.put(**_empty() | (arrays or {}))
 
@@ -82,20 +82,22 @@ class Store:
         return self.a["m"]
 
     def tables(self) -> Tables:
-        """The arrays as kernels take them; valid until an array is replaced."""
-        if self._tables is None:
-            self._tables = Tables(self.a)
+        """The arrays as kernels take them: always the same object."""
         return self._tables
 
     def put(self, **arrays: Array) -> None:
         """Replace arrays."""
         self._replaced_bytes += sum(self.a[name].nbytes for name in arrays if name in self.a)
-        self.a.update(arrays)
-        for name in arrays.keys() & MARKED.keys():
-            self.marks[name] = Marks(arrays[name])
-            if MARKED[name]:
-                self.a[MARKED[name]] = self.marks[name].blocks
-        self._tables = None
+        for name, array in arrays.items():
+            self._set(name, array)
+            if name in MARKED:
+                self.marks[name] = Marks(array)
+                if MARKED[name]:
+                    self._set(MARKED[name], self.marks[name].blocks)
+
+    def _set(self, name: str, array: Array) -> None:
+        self.a[name] = array
+        self._tables.put(name, array)
 
     def give_back(self) -> None:
         """Let the system have the memory of arrays that were replaced, when it is much."""

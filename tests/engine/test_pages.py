@@ -5,8 +5,10 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from stream.engine import pages
+from stream.engine import index, pages
 
 PROGRAM = """
 import numpy as np
@@ -37,6 +39,60 @@ def test_a_large_table_is_zero_and_can_be_written(rows: int, monkeypatch: pytest
     assert not table.any()
     table[:] = 7
     assert (table == 7).all()
+
+
+@given(
+    rows=st.integers(1, 64),
+    times=st.integers(1, 64),
+    tail=st.sampled_from([(), (3,)]),
+    reserve=st.integers(1, 16),
+)
+def test_a_table_that_becomes_larger_where_it_is_equals_a_copy(
+    rows: int, times: int, tail: tuple[int, ...], reserve: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pages, "GROWING_BYTES", 1)
+        patch.setattr(pages, "RESERVE", reserve)
+        table = pages.growing_zeros((rows, *tail), np.int64)
+        table[:] = np.arange(table.size).reshape(table.shape)
+        before = table.copy()
+        larger = index.grown(table, rows * times)
+    assert np.array_equal(larger[:rows], before)
+    assert not larger[rows:].any()
+    assert larger.shape == (rows * times, *tail)
+    assert np.shares_memory(larger, table) == (times <= reserve)
+
+
+@given(
+    bits=st.integers(0, 6), more=st.integers(1, 3), base=st.integers(0, (1 << 32) - 1), share=st.floats(0, 1),
+    reserve=st.sampled_from([1, 16]),
+)  # fmt: skip
+def test_a_ring_that_becomes_larger_has_each_row_where_its_link_says(
+    bits: int, more: int, base: int, share: float, reserve: int
+) -> None:
+    old, new = 1 << bits, 1 << (bits + more)
+    links = (base + np.arange(round(old * share))) & index.LINK_MASK
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pages, "GROWING_BYTES", 1)
+        patch.setattr(pages, "RESERVE", reserve)
+        ring = pages.growing_zeros((old,), np.int64)
+        ring[links & (old - 1)] = links + 1
+        larger = index.grown_ring(ring, new, base, len(links))
+    assert len(larger) == new
+    assert np.array_equal(larger[links & (new - 1)], links + 1)
+
+
+def test_a_small_table_reserves_nothing() -> None:
+    assert pages.enlarged(pages.growing_zeros((10,), np.int64), 20) is None
+
+
+def test_where_the_system_reserves_nothing_a_table_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "GROWING_BYTES", 1)
+    monkeypatch.setattr(pages, "RESERVE", 1 << 60)
+    table = pages.growing_zeros((10,), np.int64)
+    table[:] = 5
+    assert pages.enlarged(table, 20) is None
+    assert index.grown(table, 20).tolist() == [5] * 10 + [0] * 10
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other allocators")
