@@ -16,12 +16,16 @@ from stream.durability.piece import Piece
 from stream.engine.batch import Batch
 from stream.engine.engine import Step
 from stream.engine.pages import use_again
+from stream.engine.tables import Store
 from stream.intake.avro_program import Program
 from stream.intake.decode import columns_of, decode, unknown_ids
+from stream.sink.outbox import newest as newest_rows
+from stream.sink.tables import SHAPES
 
 log = logging.getLogger(__name__)
 
 _AT_MS = 1_700_000_000_000
+_MANY = 100_000  # rows, or bytes
 
 
 def warm_up(definitions: Definitions) -> None:
@@ -31,8 +35,8 @@ def warm_up(definitions: Definitions) -> None:
     started = time.monotonic()
     engines = Engines(key=bytes(16), partitions=2)
     engine = engines.create(0, definitions)
-    # A better impression comes, then one so late that all others leave with the last step.
-    for number, at in enumerate((_AT_MS, _AT_MS + 1, _AT_MS + _held_ms(definitions), None), 1):
+    # A better impression comes, then one so late that all others leave with the next step; the last one is too late.
+    for number, at in enumerate((_AT_MS, _AT_MS + 1, _AT_MS + _held_ms(definitions), None, _AT_MS + 2), 1):
         batches = (
             {}
             if at is None
@@ -41,12 +45,27 @@ def warm_up(definitions: Definitions) -> None:
         engine.execute(Step(number, at or _AT_MS, (True, True, True), definitions), batches)
         digest(batch for taken in batches.values() for batch in taken)
     engines.load(0, definitions, _saved_and_loaded(engine.export())).live_chunks()
+    _grow(Store())
+    _supersede()
     log.info("The kernels are ready after %.1f s.", time.monotonic() - started)
 
 
 def _held_ms(definitions: Definitions) -> int:
     """Longer than any event is held."""
     return 1 + definitions.allowed_lateness_ms + definitions.attribution_window_ms
+
+
+def _grow(store: Store) -> None:
+    """Let tables become larger than they are at first."""
+    store.room_for_ids(_MANY)
+    store.room_for_users(_MANY)
+    store.room_for_assignments(_MANY, _MANY)
+
+
+def _supersede() -> None:
+    """Let one row replace another: pyarrow loads what it needs for that when it is asked."""
+    row = SHAPES["definitions"].rows({"definitions": [""]}, generation=0, partition=0, version=0)
+    newest_rows("definitions", [row, row])
 
 
 def _saved_and_loaded(export: Export) -> Export:
