@@ -4,9 +4,9 @@ import logging
 
 from stream.contracts.topics import Topic
 from stream.contracts.versions import Schemas
-from stream.engine.batch import Batch
+from stream.engine.batch import Batch, Columns
 from stream.intake.avro_program import Program
-from stream.intake.decode import decode, unknown_ids
+from stream.intake.decode import decode, has_unknown, unknown_ids
 from stream.intake.reading import Reading
 from stream.intake.transport import Fetched
 
@@ -34,16 +34,26 @@ class Decoder:
         Raises Unavailable when the registry does not answer about a new schema id, UnreadableRecords.
         """
         columns = fetched.columns()
-        new = unknown_ids(columns, self._readings[topic].program) - self._unknown
+        batch, slow = self._decode(topic, columns, fetched.tp.partition)
+        if has_unknown(batch) and self._has_learnt(topic, columns):
+            batch, slow = self._decode(topic, columns, fetched.tp.partition)
+        self.slow_records += slow
+        return batch
+
+    def _decode(self, topic: Topic, columns: Columns, partition: int) -> tuple[Batch, int]:
+        """As far as the schemas are known now; and how many records fastavro decoded."""
+        program = self._readings[topic].program
+        slow: list[int] = []
+        here = {"partition": partition, "partitions": self._partitions}
+        return decode(topic, columns, program, **here, on_slow=slow.append), sum(slow)
+
+    def _has_learnt(self, topic: Topic, columns: Columns) -> bool:
+        """Whether more is known after asking about ids that were not seen before."""
+        known = self._readings[topic]
+        new = unknown_ids(columns, known.program) - self._unknown
         for schema_id in sorted(new)[:LOOK_UPS]:
             self._learn(topic, schema_id)
-        return decode(
-            topic, columns, self._readings[topic].program,
-            partition=fetched.tp.partition, partitions=self._partitions, on_slow=self._count_slow,
-        )  # fmt: skip
-
-    def _count_slow(self, records: int) -> None:
-        self.slow_records += records
+        return self._readings[topic] is not known
 
     def reading(self, topic: Topic) -> Reading:
         """What the topic's last batch was decoded with."""

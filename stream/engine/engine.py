@@ -166,7 +166,7 @@ class Engine:
                 self._improve(before["impressions"])
             # Not before all are taken: where a step's fetches were cut must not matter.
             for batch, status in zip(taken, statuses, strict=True):
-                self._count_troubles(batch, status)
+                self._account(batch, status)
         self._close_segments(before)
         self._store.mark_added()
         self._store.give_back()
@@ -241,30 +241,40 @@ class Engine:
         take(batch, at, status, ledger_rows, hours)
         newest = count_outcomes(self._store.tables(), ledger_rows, status, batch.misrouted, at)
         self.newest[topic] = max(self.newest[topic], newest)
-        self._tally(topic, status)
         self._emitter.add_dead_letters(batch, status)
         return status
 
-    def _count_troubles(self, batch: Batch, status: I64) -> None:
-        """Count late, repeated and readable rejected events at the arms their users are in, as far as known now."""
-        readable, at = is_readable(status), self._column(batch, "at")
+    def _account(self, batch: Batch, status: I64) -> None:
+        """Count what became of a batch's records: nearly all are counted, so the others are looked at alone."""
+        others = np.flatnonzero(status)
+        self._tally(batch.topic, 0, len(batch) - len(others))
+        if len(others):
+            outcomes = np.bincount(status[others] - UNCOUNTED)
+            for place in np.flatnonzero(outcomes).tolist():
+                self._tally(batch.topic, place + UNCOUNTED, int(outcomes[place]))
+            self._count_troubles(batch, others, status[others])
+
+    def _tally(self, topic: Topic, status: int, count: int) -> None:
+        """Count outcomes of this step's records, for metrics; the ledger counts by hour and restates."""
+        if count:
+            tally = topic.word, *outcome_of(status)
+            self._tallies[tally] = self._tallies.get(tally, 0) + count
+
+    def _count_troubles(self, batch: Batch, others: I64, status: I64) -> None:
+        """Count late, repeated and readable rejected events at the arms their users are in, as far as known now.
+
+        others: rows of the batch; status: theirs.
+        """
+        at, user_ids = self._column(batch, "at"), self._column(batch, "user_id")
         for kind, chosen in (
             (T_LATE, status == LATE),
             (T_DUPLICATE, status == DUPLICATE),
-            (T_REJECTED, readable),
+            (T_REJECTED, is_readable(status)),
         ):
-            rows = np.flatnonzero(chosen)
+            rows = others[chosen]
             if len(rows):
-                texts = np.ascontiguousarray(self._column(batch, "user_id")[rows])
-                ids = hash_texts(batch.buf, texts, np.zeros(len(rows), np.int64), self._key)
+                ids = hash_texts(batch.buf, user_ids[rows], np.zeros(len(rows), np.int64), self._key)
                 count_troubles(self._store.tables(), ids, at[rows], kind)
-
-    def _tally(self, topic: Topic, status: I64) -> None:
-        """Count the outcomes of this step's records, for metrics; the ledger counts by hour and restates."""
-        for place, count in enumerate(np.bincount(status - UNCOUNTED).tolist()):
-            if count:
-                tally = topic.word, *outcome_of(place + UNCOUNTED)
-                self._tallies[tally] = self._tallies.get(tally, 0) + count
 
     def _column(self, batch: Batch, field: str) -> I64:
         return np.ascontiguousarray(batch.fields[:, FIELDS[batch.topic].index(field)])

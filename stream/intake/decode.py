@@ -56,6 +56,11 @@ def columns_of(
     )
 
 
+def has_unknown(batch: Batch) -> bool:
+    """Whether it has records with a schema id that its program knows nothing of, or refuses."""
+    return bool((batch.status & 255 == _UNKNOWN_SCHEMA).any())
+
+
 def unknown_ids(columns: Columns, program: Program) -> set[int]:
     """Schema ids in the records' headers that the program neither knows nor refuses.
 
