@@ -22,6 +22,8 @@ from stream.engine.primitives import LOW32, U0, U32, U64, mix, prefetch
 LINK_MASK = 0xFFFFFFFF
 MAX_LOAD = 0.7
 FRESH_LOAD = 0.56  # of a table that has just grown
+YOUNG_LOAD = 0.35  # the same of one with few rows: it grows often, and costs little memory
+YOUNG_ROWS = 1 << 20
 AHEAD = 24
 
 
@@ -133,8 +135,8 @@ def slots_of_rows(tags, keys, only, base, count, slots):
 
 
 def slots_for(rows: int) -> int:
-    """Table size that has so many entries and room for a quarter more. Any size will do: see `home`."""
-    return max(1024, int(rows / FRESH_LOAD))
+    """Table size that has so many entries and room for a quarter more, or as many. Any size will do: see `home`."""
+    return max(1024, int(rows / (YOUNG_LOAD if rows <= YOUNG_ROWS else FRESH_LOAD)))
 
 
 def power_of_two(rows: int) -> int:

@@ -102,8 +102,10 @@ def test_memory_is_rate_times_horizon_times_bytes() -> None:
         ("ids", "1/s x 24 h", 86_400),
         ("impressions", "1/s x 48 h", 172_800),
     ]
-    assert found[0].nbytes == 131_072 * 12 + int(86_400 / 0.56) * 8  # the table doubles
-    assert told(found).startswith("0.0 GiB = ids 1/s x 24 h x 32 B = 0.0 GiB + impressions 1/s x 48 h x ")
+    assert found[0].nbytes == 131_072 * 12 + int(86_400 / 0.35) * 8  # the table doubles
+    assert told(found).startswith("0.0 GiB = ids 1/s x 24 h x 41 B = 0.0 GiB + impressions 1/s x 48 h x ")
+    many = terms(Load(100, 0, 0), DAY, DAY, partitions=1)[0]
+    assert many.nbytes == (1 << 24) * 12 + int(8_640_000 / 0.56) * 8
 
 
 @pytest.mark.parametrize("rows", [3_000, 30_000, 70_000])
@@ -118,15 +120,14 @@ def test_memory_is_about_what_an_engine_takes(rows: int) -> None:
         engine.execute(step, {batch.topic: [batch]})
     held = {name: array.nbytes for name, array in engine._store.a.items()}
     _, impressions, _, users = terms(Load(1, 0, rows), timedelta(seconds=rows), timedelta(0), 1)
-    assert impressions.nbytes == pytest.approx(
-        sum(held[name] for name in ("imps", "imp_keys", "imp_tags", "imp_slots")), rel=0.25
-    )
-    names = ("users", "user_keys", "user_tags", "user_slots", "assigned", "arena")
-    assert users.nbytes == pytest.approx(sum(held[name] for name in names), rel=0.25)
     ids = terms(Load(2, 0, 0), timedelta(seconds=rows), timedelta(0), 1)[0]  # assignments have ids as well
-    assert ids.nbytes == pytest.approx(
-        sum(held[name] for name in ("id_keys", "id_tags", "id_slots")), rel=0.25
-    )
+    for term, names in (
+        (impressions, ("imps", "imp_keys", "imp_tags", "imp_slots")),
+        (users, ("users", "user_keys", "user_tags", "user_slots", "assigned", "arena")),
+        (ids, ("id_keys", "id_tags", "id_slots")),
+    ):
+        taken = sum(held[name] for name in names)
+        assert 0.8 * taken <= term.nbytes <= 1.6 * taken  # an index has just grown, or is about to
 
 
 def test_a_load_that_does_not_fit_says_how_many_workers() -> None:
