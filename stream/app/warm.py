@@ -3,6 +3,8 @@
 import logging
 import time
 
+import pyarrow as pa
+
 from stream.app.engines import Engines
 from stream.contracts.avro import encode
 from stream.contracts.definitions import Definitions
@@ -31,6 +33,7 @@ _MANY = 100_000  # rows, or bytes
 def warm_up(definitions: Definitions) -> None:
     """Prepare this process: count a few events in an engine of its own and let them go; kernels are kept on disk."""
     use_again()
+    pa.set_memory_pool(pa.system_memory_pool())  # of the same heap; its own one begins with huge pages
     log.info("Preparing the kernels; the first start on a machine takes up to a minute.")
     started = time.monotonic()
     engines = Engines(key=bytes(16), partitions=2)
