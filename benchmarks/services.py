@@ -17,6 +17,7 @@ from tests.services.clickhouse import ClickHouseServer
 from tests.services.kafka import KafkaServer
 
 JVM = ("-Xmx1g", "-XX:+UseSerialGC")
+REBALANCE_DELAY_MS = 3_000  # Kafka's default: workers that are started together get their partitions at once
 
 
 class Services:
@@ -74,6 +75,8 @@ def services() -> Iterator[Services]:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="liftstream-bench-") as name, ExitStack() as stack:
         folder = Path(name)
-        kafka = stack.enter_context(KafkaServer(folder / "kafka", jvm=JVM))
+        kafka = stack.enter_context(
+            KafkaServer(folder / "kafka", jvm=JVM, rebalance_delay_ms=REBALANCE_DELAY_MS)
+        )
         clickhouse = stack.enter_context(ClickHouseServer(folder / "clickhouse"))
         yield Services(kafka, clickhouse, folder)

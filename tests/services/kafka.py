@@ -49,7 +49,7 @@ transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=4
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
-group.initial.rebalance.delay.ms=0
+group.initial.rebalance.delay.ms={rebalance_delay_ms}
 log.cleaner.dedupe.buffer.size=16777216
 """
 
@@ -58,11 +58,17 @@ class KafkaServer:
     """One KRaft node on free ports of the loopback.
 
     Its data lives in `folder` (default: a temporary one) across restarts. `jvm` replaces the JVM options,
-    for a benchmark. Raises ServiceMissing where it cannot run.
+    for a benchmark; `rebalance_delay_ms`: how long an empty group waits for more than its first member.
+    Raises ServiceMissing where it cannot run.
     """
 
     def __init__(
-        self, folder: Path | None = None, *, port: int | None = None, jvm: Iterable[str] = JVM
+        self,
+        folder: Path | None = None,
+        *,
+        port: int | None = None,
+        jvm: Iterable[str] = JVM,
+        rebalance_delay_ms: int = 0,
     ) -> None:
         self._temporary = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="kafka-"))
@@ -70,7 +76,12 @@ class KafkaServer:
         self._port = port or free_port()
         self.bootstrap = f"127.0.0.1:{self._port}"
         self._properties = self.folder / "server.properties"
-        text = PROPERTIES.format(port=self._port, controller=free_port(), folder=self.folder)
+        text = PROPERTIES.format(
+            port=self._port,
+            controller=free_port(),
+            folder=self.folder,
+            rebalance_delay_ms=rebalance_delay_ms,
+        )
         self._properties.write_text(text)
         jars = kafka_jars()
         container = f"kafka-{uuid.uuid4().hex[:12]}"
