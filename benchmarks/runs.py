@@ -208,7 +208,8 @@ def _await_results(
     while consumed_of(client) < expected.events:
         if time.monotonic() > deadline:
             return [f"The workers did not finish in {PATIENCE_SECONDS} s."], _together(processes)
-        _watch(processes, pause=POLL_SECONDS)
+        all_run = all(process.has_begun for process in processes)
+        _watch(processes, pause=POLL_SECONDS if all_run else START_POLL_SECONDS)
     deadline = time.monotonic() + SETTLE_SECONDS
     cost = _together(processes)
     while (wrong := differences(client, expected)) and time.monotonic() < deadline:
