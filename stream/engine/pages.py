@@ -35,9 +35,9 @@ def enlarged(table: npt.NDArray[Any], rows: int) -> npt.NDArray[Any] | None:
 
     Nothing is copied, and no page is touched before it is used. table: a whole one; it shows the same rows as before.
     """
-    reserved = table.base
+    reserved: Any = table.base  # whatever owns the memory: ours is an array over a view of a mapping
     shape = rows, *table.shape[1:]
-    if reserved is None or not isinstance(getattr(reserved.base, "obj", None), mmap.mmap):
+    if not isinstance(getattr(getattr(reserved, "base", None), "obj", None), mmap.mmap):
         return None
     if math.prod(shape) * table.itemsize > len(reserved):
         return None

@@ -1,5 +1,6 @@
 """Tables in huge pages are tables; a process that counts keeps what it needs again."""
 
+import mmap
 import subprocess
 import sys
 
@@ -84,6 +85,14 @@ def test_a_ring_that_becomes_larger_has_each_row_where_its_link_says(
 
 def test_a_small_table_reserves_nothing() -> None:
     assert pages.enlarged(pages.growing_zeros((10,), np.int64), 20) is None
+
+
+@pytest.mark.parametrize("owner", [bytearray(80), memoryview(bytes(80)), mmap.mmap(-1, 80)])
+def test_a_table_over_memory_of_others_is_copied(owner: bytearray | memoryview | mmap.mmap) -> None:
+    table = np.frombuffer(owner, np.int64)
+    for whole in (table, table[:], table.reshape(5, 2)):
+        assert pages.enlarged(whole, 20) is None
+        assert len(index.grown(whole, 20)) == 20
 
 
 def test_where_the_system_reserves_nothing_a_table_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
