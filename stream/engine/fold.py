@@ -8,7 +8,7 @@ from stream.contracts.limits import MAX_PHASES
 from stream.engine.index import pair_find, pair_put
 from stream.engine.layout import AS_OF, DAY_MS, EXCLUDED, SCRATCH, TOUCHED
 from stream.engine.marks import mark_assigned, prefetch_assigned
-from stream.engine.moments import MOMENTS, add_change, quantities
+from stream.engine.moments import MOMENTS, add_change, add_shown, only_shown, quantities
 from stream.engine.primitives import U64
 
 AHEAD = 8
@@ -87,7 +87,6 @@ def fold_users(
     vectors: int64 (3, N), the last one zeros. Stops early when a table is nearly full. Rows of `before` are free
     afterwards where done.
     """
-    old, new, nothing = vectors[0], vectors[1], vectors[2]
     for i in range(start, t.m[TOUCHED]):
         if rows + 2 > keys.shape[0] or cohort_rows + 16 > cohort_keys.shape[0]:
             return i, rows, cohort_rows
@@ -98,25 +97,40 @@ def fold_users(
         a = t.assigned[row]
         a.touched = 0
         mark_assigned(t, row)  # here and not where it was touched: the line is at hand, and it is done once
-        e = a.experiment
-        kept = np.int64(i) if t.declared.shape[0] > row else NO_ROW
-        quantities(old, b, b.own == row, t.before_declared, kept, t.cap[e], t.foretold[e])
-        quantities(new, a, a.own == row, t.declared, row, t.cap[e], t.foretold[e])
-        if b.experiment >= 0 and (b.ea != a.ea or b.phase != a.phase or b.slice != a.slice):
-            r, rows = _moved_row(keys, slots, sums, rows, b.ea, b.phase, b.slice)
-            add_change(sums, r, old, nothing)
+        if t.declared.shape[0] <= row and only_shown(b, a, row):
             r, rows = _moved_row(keys, slots, sums, rows, a.ea, a.phase, a.slice)
-            add_change(sums, r, nothing, new)
+            add_shown(sums, r, b, a)
         else:
-            r, rows = _moved_row(keys, slots, sums, rows, a.ea, a.phase, a.slice)
-            add_change(sums, r, old, new)
-        if t.policy[e] == AS_OF or _keeps_cohorts(a, b):  # as_of: rates only
+            rows = _fold_any(t, i, vectors, slots, keys, sums, rows)
+        if t.policy[a.experiment] == AS_OF or _keeps_cohorts(a, b):  # as_of: rates only
             continue
         cohort_rows = _fold_cohorts(
             a, b, row, cohort_slots, cohort_keys, cohorts, cohort_marks, cohort_rows, step
         )
     t.m[TOUCHED] = 0
     return NO_ROW, rows, cohort_rows
+
+
+@njit
+def _fold_any(t, i, vectors, slots, keys, sums, rows):
+    """Whatever the i-th touched row changed: the number of rows of sums."""
+    old, new, nothing = vectors[0], vectors[1], vectors[2]
+    row = np.int64(t.before_row[i])
+    b = t.before[i]
+    a = t.assigned[row]
+    e = a.experiment
+    kept = np.int64(i) if t.declared.shape[0] > row else NO_ROW
+    quantities(old, b, b.own == row, t.before_declared, kept, t.cap[e], t.foretold[e])
+    quantities(new, a, a.own == row, t.declared, row, t.cap[e], t.foretold[e])
+    if b.experiment >= 0 and (b.ea != a.ea or b.phase != a.phase or b.slice != a.slice):
+        r, rows = _moved_row(keys, slots, sums, rows, b.ea, b.phase, b.slice)
+        add_change(sums, r, old, nothing)
+        r, rows = _moved_row(keys, slots, sums, rows, a.ea, a.phase, a.slice)
+        add_change(sums, r, nothing, new)
+    else:
+        r, rows = _moved_row(keys, slots, sums, rows, a.ea, a.phase, a.slice)
+        add_change(sums, r, old, new)
+    return rows
 
 
 @njit(cache=True, nogil=True)

@@ -68,6 +68,18 @@ WITH = np.array(
 )  # sums by quantity
 
 SMALL = np.int64(1) << 31  # the difference of two products of smaller numbers fits into one word
+SHOWN = (
+    "impressions",
+    "clicked",
+    "converted",
+    "latency",
+    "timed_impressions",
+)  # what an impression alone changes
+_SHOWN_SUMS = tuple(MOMENTS.index(_STORED.get(q, q)) for q in SHOWN)
+_SHOWN_SQUARES = tuple(MOMENTS.index(f"{q}_sq") for q in SHOWN)
+_CLICKED_X, _CONVERTED_X, _LATENCY_X = (
+    MOMENTS.index(f"{q}_impressions") for q in ("clicked_x", "converted_x", "latency_x_timed")
+)
 A, E, F = 0, len(AS_ASSIGNED), len(AS_ASSIGNED) + len(AS_EXPOSED)  # where the groups begin
 FORETELLS_NOTHING, FORETELLS_CLICKS, FORETELLS_CONVERSIONS, FORETELLS_REVENUE, FORETELLS_DECLARED = range(5)
 
@@ -159,3 +171,42 @@ def add_change(sums, row, old, new):
                 else:
                     add_product128(sums, row, pair, new[a], new[b])
                     add_product128(sums, row, pair, -old[a], old[b])
+
+
+@njit
+def only_shown(old, new, row):
+    """Whether two states of a row of `assigned` differ in SHOWN at most, of a user exposed in both: nearly always.
+
+    Declared quantities are not looked at. Products of two of SHOWN fit into one word then.
+    """
+    if old.experiment < 0 or old.impressions <= 0 or new.impressions <= 0 or new.own != row:
+        return False
+    if new.flags & EXCLUDED or (old.latency | new.latency) >= SMALL:
+        return False
+    same32 = (
+        (old.own ^ new.own) | (old.ea ^ new.ea) | (old.slice ^ new.slice) | (old.clicks ^ new.clicks)
+        | (old.conversions ^ new.conversions) | (old.early_clicks ^ new.early_clicks)
+        | (old.early_conversions ^ new.early_conversions) | (old.mixed_events ^ new.mixed_events)
+        | (old.before ^ new.before) | (old.foreign ^ new.foreign) | (old.phase ^ new.phase) | (old.flags ^ new.flags)
+    )  # fmt: skip
+    same64 = (
+        (old.revenue ^ new.revenue)
+        | (old.early_revenue ^ new.early_revenue)
+        | (old.pre_value ^ new.pre_value)
+    )
+    return (same32 | same64) == 0
+
+
+@njit
+def add_shown(sums, row, old, new):
+    """As add_change for two states of which only_shown is true."""
+    x0 = (np.int64(old.impressions), np.int64(old.clicked), np.int64(old.converted), np.int64(old.latency),
+          np.int64(old.timed))  # fmt: skip
+    x1 = (np.int64(new.impressions), np.int64(new.clicked), np.int64(new.converted), np.int64(new.latency),
+          np.int64(new.timed))  # fmt: skip
+    for k in range(len(SHOWN)):
+        add128(sums, row, _SHOWN_SUMS[k], x1[k] - x0[k])
+        add128(sums, row, _SHOWN_SQUARES[k], x1[k] * x1[k] - x0[k] * x0[k])
+    add128(sums, row, _CLICKED_X, x1[1] * x1[0] - x0[1] * x0[0])
+    add128(sums, row, _CONVERTED_X, x1[2] * x1[0] - x0[2] * x0[0])
+    add128(sums, row, _LATENCY_X, x1[3] * x1[4] - x0[3] * x0[4])
