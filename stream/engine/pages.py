@@ -3,6 +3,10 @@
 import ctypes
 import math
 import mmap
+import platform
+import resource
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +19,8 @@ KEPT_BYTES = 256 << 20
 GROWING_BYTES = 4 << 20  # tables from here on have addresses reserved behind them,
 RESERVE = 16  # so many times their size together
 
+_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # older Pythons lack the name
+_OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # options of mallopt in malloc.h
 
 
@@ -26,37 +32,55 @@ def zeros(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any
 def growing_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """np.zeros of a table that may become larger where it is: see `enlarged`."""
     nbytes = math.prod(shape) * np.dtype(dtype).itemsize
-    reserved = _reserved(RESERVE * nbytes) if nbytes >= GROWING_BYTES else None
-    return zeros(shape, dtype) if reserved is None else _first_of(reserved, shape, dtype)
+    reserve = _reserved(RESERVE * nbytes) if nbytes >= GROWING_BYTES else None
+    return zeros(shape, dtype) if reserve is None else _first_of(reserve, shape, dtype)
 
 
 def enlarged(table: npt.NDArray[Any], rows: int) -> npt.NDArray[Any] | None:
     """The same memory with new rows of zeros behind the others, or None where nothing is reserved for them.
 
-    Nothing is copied, and no page is touched before it is used. table: a whole one; it shows the same rows as before.
+    Nothing is copied, and no page is touched before it is used. table: the newest over its memory; it shows the same
+    rows as before. A view of it has nothing reserved: what is behind may be rows.
     """
-    reserved: Any = table.base  # whatever owns the memory: ours is an array over a view of a mapping
+    reserve: Any = table.base  # of a view of a table, or of memory of others: something else
     shape = rows, *table.shape[1:]
-    if not isinstance(getattr(getattr(reserved, "base", None), "obj", None), mmap.mmap):
+    if not isinstance(reserve, _Reserve) or table.nbytes != reserve.used:
         return None
-    if math.prod(shape) * table.itemsize > len(reserved):
+    if not reserve.used <= math.prod(shape) * table.itemsize <= len(reserve):
         return None
-    return _first_of(reserved, shape, table.dtype)
+    return _first_of(reserve, shape, table.dtype)
 
 
-def _first_of(
-    reserved: npt.NDArray[np.uint8], shape: tuple[int, ...], dtype: npt.DTypeLike
-) -> npt.NDArray[Any]:
-    nbytes = math.prod(shape) * np.dtype(dtype).itemsize
-    return _in_large_pages(reserved[:nbytes].view(dtype).reshape(shape))
+class _Reserve(mmap.mmap):
+    """Addresses for a table and what it may become; their memory comes when it is touched."""
+
+    used: int  # bytes of the table; all behind them are zero
 
 
-def _reserved(nbytes: int) -> npt.NDArray[np.uint8] | None:
-    """Addresses whose memory comes when it is touched; None where the system reserves no more."""
+def _first_of(reserve: _Reserve, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    table: npt.NDArray[Any] = np.ndarray(shape, dtype, buffer=reserve)  # its base is the reserve
+    reserve.used = table.nbytes
+    return _in_large_pages(table)
+
+
+def _reserved(nbytes: int) -> _Reserve | None:
+    """None where addresses would cost something, or the system has no more of them."""
     try:
-        return np.frombuffer(mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
+        if _are_addresses_free():
+            return _Reserve(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
     except (OSError, ValueError, OverflowError):
-        return None
+        pass
+    return None
+
+
+def _are_addresses_free() -> bool:
+    """Whether no memory is counted for addresses that are only reserved, and nobody limits them."""
+    if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
+        return False  # _NORESERVE may be another number
+    limits = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
+    if any(resource.getrlimit(limit)[0] != resource.RLIM_INFINITY for limit in limits):
+        return False
+    return _OVERCOMMIT.read_text().strip() != "2"  # 2: each reserved byte counts
 
 
 def use_again() -> None:

@@ -1,10 +1,16 @@
 """Tables in huge pages are tables; a process that counts keeps what it needs again."""
 
 import mmap
+import os
+import platform
+import re
+import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +36,21 @@ assert rss() > before - (10 << 20), "pieces of a step must stay"
 give_back()
 assert rss() < before - (90 << 20)
 """
+
+LIMITED = """
+import resource, sys
+import numpy as np
+from stream.engine.pages import enlarged, growing_zeros
+
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(getattr(resource, sys.argv[1]), (used + (500 << 20), -1))
+tables = [growing_zeros((40 << 20,), np.uint8) for _ in range(10)]
+assert enlarged(tables[0], 41 << 20) is None
+"""
+
+HUGE_EXIST = Path("/sys/kernel/mm/transparent_hugepage").exists()
+RESERVES = pages._are_addresses_free()  # on this machine
+needs_reserves = pytest.mark.skipif(not RESERVES, reason="addresses are limited here, or counted as memory")
 
 
 @pytest.mark.parametrize("rows", [0, 10, 1_000])
@@ -61,7 +82,7 @@ def test_a_table_that_becomes_larger_where_it_is_equals_a_copy(
     assert np.array_equal(larger[:rows], before)
     assert not larger[rows:].any()
     assert larger.shape == (rows * times, *tail)
-    assert np.shares_memory(larger, table) == (times <= reserve)
+    assert np.shares_memory(larger, table) == (RESERVES and times <= reserve)
 
 
 @given(
@@ -87,21 +108,154 @@ def test_a_small_table_reserves_nothing() -> None:
     assert pages.enlarged(pages.growing_zeros((10,), np.int64), 20) is None
 
 
-@pytest.mark.parametrize("owner", [bytearray(80), memoryview(bytes(80)), mmap.mmap(-1, 80)])
-def test_a_table_over_memory_of_others_is_copied(owner: bytearray | memoryview | mmap.mmap) -> None:
-    table = np.frombuffer(owner, np.int64)
-    for whole in (table, table[:], table.reshape(5, 2)):
-        assert pages.enlarged(whole, 20) is None
-        assert len(index.grown(whole, 20)) == 20
-
-
-def test_where_the_system_reserves_nothing_a_table_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def growing(monkeypatch: pytest.MonkeyPatch) -> npt.NDArray[np.int64]:
+    """Ten rows over memory for 160."""
     monkeypatch.setattr(pages, "GROWING_BYTES", 1)
-    monkeypatch.setattr(pages, "RESERVE", 1 << 60)
+    table = pages.growing_zeros((10,), np.int64)
+    table[:] = range(1, 11)
+    return table
+
+
+@needs_reserves
+def test_views_of_a_growing_table_are_copied(growing: npt.NDArray[np.int64]) -> None:
+    for view in (growing[:5], growing[5:], growing[::2], growing[:], growing.view(np.int32)):
+        assert pages.enlarged(view, 20) is None
+        assert index.grown(view, 20).tolist() == view.tolist() + [0] * (20 - len(view))
+    assert pages.enlarged(growing, 20) is not None
+
+
+@needs_reserves
+def test_only_the_newest_table_over_its_memory_grows_and_never_shrinks(
+    growing: npt.NDArray[np.int64],
+) -> None:
+    larger = pages.enlarged(growing, 20)
+    assert larger is not None
+    larger[10:] = 7
+    assert pages.enlarged(growing, 30) is None
+    assert index.grown(growing, 30).tolist() == [*range(1, 11)] + [0] * 20
+    assert pages.enlarged(larger, 19) is None
+    assert index.grown(larger, 30).tolist() == [*range(1, 11)] + [7] * 10 + [0] * 10
+
+
+@needs_reserves
+@pytest.mark.parametrize("dtype", [np.dtype([("a", "i4"), ("b", "u1", 3)]), np.dtype("f8")])
+def test_a_table_becomes_huge_where_it_is(dtype: np.dtype[np.void], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "GROWING_BYTES", 1)
+    monkeypatch.setattr(pages, "HUGE_BYTES", 1 << 20)
+    rows = (1 << 19) // dtype.itemsize
+    table = pages.growing_zeros((rows,), dtype)
+    table.view(np.uint8)[:] = 255
+    before = table.copy()
+    larger = index.grown(table, 9 * rows)
+    assert larger.nbytes > pages.HUGE_BYTES > table.nbytes
+    assert larger.ctypes.data == table.ctypes.data
+    assert larger.dtype == dtype
+    assert larger[:rows].tobytes() == before.tobytes()
+    assert not larger[rows:].view(np.uint8).any()
+    assert not HUGE_EXIST or "hg" in advice_at(larger.ctypes.data)
+
+
+def advice_at(address: int) -> list[str]:
+    """What the system was told of the mapping around an address."""
+    here = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if match := re.match("([0-9a-f]+)-([0-9a-f]+) ", line):
+            here = int(match[1], 16) <= address < int(match[2], 16)
+        if here and line.startswith("VmFlags:"):
+            return line.split()
+    return []
+
+
+@pytest.mark.parametrize(
+    "owner",
+    [bytearray(b"7" * 800), memoryview(b"7" * 800), np.full(800, 7, np.uint8), mmap.mmap(-1, 800)],
+)
+@pytest.mark.parametrize("skipped", [0, 80])
+def test_a_table_over_memory_of_others_is_copied(
+    owner: bytearray | memoryview | npt.NDArray[np.uint8] | mmap.mmap, skipped: int
+) -> None:
+    if isinstance(owner, mmap.mmap):
+        owner[:] = b"7" * len(owner)
+    table = np.ndarray((10,), np.int64, buffer=owner, offset=skipped)
+    for whole in (table, table[:], table.reshape(5, 2), np.frombuffer(owner, np.int64, 10, skipped)):
+        assert pages.enlarged(whole, 20) is None
+        larger = index.grown(whole, 20)
+        assert np.array_equal(larger[: len(whole)], whole)
+        assert not larger[len(whole) :].any()
+
+
+@pytest.mark.parametrize(
+    ("reserve", "error"), [(1 << 45, OSError), (1 << 59, OverflowError)], ids=["no addresses", "no number"]
+)
+def test_where_the_system_reserves_nothing_a_table_is_copied(
+    reserve: int, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(error):
+        mmap.mmap(-1, 80 * reserve)
+    monkeypatch.setattr(pages, "GROWING_BYTES", 1)
+    monkeypatch.setattr(pages, "RESERVE", reserve)
     table = pages.growing_zeros((10,), np.int64)
     table[:] = 5
     assert pages.enlarged(table, 20) is None
     assert index.grown(table, 20).tolist() == [5] * 10 + [0] * 10
+
+
+@needs_reserves
+def test_ten_times_the_memory_of_the_machine_can_be_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    monkeypatch.setattr(pages, "RESERVE", 10 * machine // pages.GROWING_BYTES)
+    before = resident()
+    table = pages.growing_zeros((pages.GROWING_BYTES,), np.uint8)
+    larger = pages.enlarged(table, 9 * machine)
+    assert larger is not None
+    larger[-1] = 1
+    assert resident() < before + (64 << 20)
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is reserved")
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
+def test_tables_reserve_nothing_where_addresses_are_limited(limit: str) -> None:
+    subprocess.run([sys.executable, "-c", LIMITED, limit], check=True, timeout=60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is reserved")
+@pytest.mark.parametrize(
+    ("machine", "limited", "mode", "free"),
+    [
+        ("x86_64", None, "0", True),
+        ("aarch64", None, "1", True),
+        ("x86_64", None, "2", False),
+        ("x86_64", None, None, False),
+        ("x86_64", resource.RLIMIT_AS, "0", False),
+        ("x86_64", resource.RLIMIT_DATA, "0", False),
+        ("x86_64", resource.RLIMIT_NOFILE, "0", True),
+        ("ppc64le", None, "0", False),
+    ],
+)
+def test_addresses_are_reserved_only_where_they_cost_nothing(
+    machine: str,
+    limited: int | None,
+    mode: str | None,
+    free: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    endless = resource.RLIM_INFINITY
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(
+        resource, "getrlimit", lambda limit: (1 << 30 if limit == limited else endless, endless)
+    )
+    monkeypatch.setattr(pages, "_OVERCOMMIT", tmp_path / "overcommit_memory")
+    monkeypatch.setattr(pages, "GROWING_BYTES", 1)
+    if mode is not None:
+        (tmp_path / "overcommit_memory").write_text(mode + "\n")
+    assert (pages.enlarged(pages.growing_zeros((10,), np.int64), 20) is not None) == free
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other allocators")
