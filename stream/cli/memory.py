@@ -47,8 +47,8 @@ class Term:
 def terms(load: Load, lateness: timedelta, window: timedelta, partitions: int) -> tuple[Term, ...]:
     """Ids and interactions are held for the lateness, impressions until no interaction can be credited to them.
 
-    Tables double when they are full, so their bytes for each row depend on how many rows there are; indexes grow by a
-    quarter, here as if they just had.
+    Tables double when they are full, so their bytes for each row depend on how many rows there are; so do indexes of up
+    to a million rows, larger ones grow by a quarter, here as if they just had.
     """
     shown, acted = load.impressions_per_second, load.interactions_per_second
     users = load.user_experiments

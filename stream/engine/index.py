@@ -135,8 +135,11 @@ def slots_of_rows(tags, keys, only, base, count, slots):
 
 
 def slots_for(rows: int) -> int:
-    """Table size that has so many entries and room for a quarter more, or as many. Any size will do: see `home`."""
-    return max(1024, int(rows / (YOUNG_LOAD if rows <= YOUNG_ROWS else FRESH_LOAD)))
+    """Table size that has so many entries and room for a quarter more, or as many: never less for more rows.
+
+    Any size will do: see `home`.
+    """
+    return max(1024, int(rows / FRESH_LOAD), int(min(rows, YOUNG_ROWS) / YOUNG_LOAD))
 
 
 def power_of_two(rows: int) -> int:

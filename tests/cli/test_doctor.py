@@ -10,10 +10,12 @@ import pytest
 
 from benchmarks.scale.made import START_MS, Crowd, Maker
 from stream.cli.checks import check_memory
-from stream.cli.memory import Load, counted_load, terms, told
+from stream.cli.memory import Load, counted_load, table_bytes, terms, told
 from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
 from stream.engine.engine import Engine, Step
+from stream.engine.layout import IDS, IDS_USED
+from stream.engine.tables import Store
 from stream.local.broker import EmbeddedBroker
 from stream.settings import Settings
 from stream.sink.connect import connect
@@ -106,6 +108,15 @@ def test_memory_is_rate_times_horizon_times_bytes() -> None:
     assert told(found).startswith("0.0 GiB = ids 1/s x 24 h x 41 B = 0.0 GiB + impressions 1/s x 48 h x ")
     many = terms(Load(100, 0, 0), DAY, DAY, partitions=1)[0]
     assert many.nbytes == (1 << 24) * 12 + int(8_640_000 / 0.56) * 8
+
+
+def test_memory_above_a_million_ids_is_what_an_engine_takes_that_grew() -> None:
+    store, rows = Store(), 1_200_000
+    for count in range(0, rows, 50_000):
+        store.m[[IDS, IDS_USED]] = count
+        store.room_for_ids(50_000)
+    taken = sum(store.a[name].nbytes for name in ("id_keys", "id_tags", "id_slots"))
+    assert taken <= table_bytes(rows, row_bytes=12, partitions=1) <= 1.3 * taken
 
 
 @pytest.mark.parametrize("rows", [3_000, 30_000, 70_000])

@@ -9,6 +9,7 @@ import pytest
 from stream.contracts.definitions import Definitions, Experiment, Metric, Policy
 from stream.contracts.topics import Topic
 from stream.engine.engine import Engine
+from stream.engine.index import MAX_LOAD, YOUNG_ROWS, slots_for
 from stream.engine.layout import ASG, IDS, IDS_BASE, IMP_BASE, IMPS, INT_BASE, INTS, LEDGER
 from tests.engine.makers import (
     DAY,
@@ -32,6 +33,12 @@ def a_run_before_the_wrap(definitions: Definitions | None = None, room: int = 10
     run = Run(definitions)
     run.engine._store.m[list(BASES)] = 2**32 - room
     return run
+
+
+@pytest.mark.parametrize("rows", [0, 1 << 10, YOUNG_ROWS - 1, YOUNG_ROWS, 2 * YOUNG_ROWS, 10_000_000])
+def test_an_index_of_more_rows_is_never_smaller(rows: int) -> None:
+    assert slots_for(rows) <= slots_for(rows + 1)
+    assert 1.25 * rows <= MAX_LOAD * (slots_for(rows) + 1)  # room for a quarter more
 
 
 def test_growth_of_every_table_loses_nothing() -> None:
