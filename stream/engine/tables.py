@@ -87,8 +87,10 @@ class Store:
 
     def put(self, **arrays: Array) -> None:
         """Replace arrays."""
-        self._replaced_bytes += sum(self.a[name].nbytes for name in arrays if name in self.a)
         for name, array in arrays.items():
+            old = self.a.get(name)
+            if old is not None and old.ctypes.data != array.ctypes.data:  # else it has grown where it is
+                self._replaced_bytes += old.nbytes
             self._set(name, array)
             if name in MARKED:
                 self.marks[name] = Marks(array)

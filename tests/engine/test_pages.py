@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.engine import index, pages
+from stream.engine import index, pages, tables
 
 PROGRAM = """
 import numpy as np
@@ -256,6 +256,22 @@ def test_addresses_are_reserved_only_where_they_cost_nothing(
     if mode is not None:
         (tmp_path / "overcommit_memory").write_text(mode + "\n")
     assert (pages.enlarged(pages.growing_zeros((10,), np.int64), 20) is not None) == free
+
+
+@needs_reserves
+def test_nothing_is_given_back_for_tables_that_grow_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    monkeypatch.setattr(tables, "give_back", lambda: given.append(True))
+    monkeypatch.setattr(tables, "MUCH_BYTES", 1)
+    monkeypatch.setattr(tables, "LARGE_BYTES", 1)
+    monkeypatch.setattr(pages, "GROWING_BYTES", 1)
+    store = tables.Store({"arena": pages.growing_zeros((1 << 10,), np.uint8)})
+    store.put(arena=index.grown(store.a["arena"], 1 << 11))
+    store.give_back()
+    assert not given
+    store.put(arena=index.grown(store.a["arena"], 1 << 20))  # more than is reserved
+    store.give_back()
+    assert given
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other allocators")
