@@ -34,7 +34,7 @@ from stream.engine.layout import (
     USERS_USED,
     WATCH_USED,
 )
-from stream.engine.pages import zeros
+from stream.engine.pages import growing_zeros, zeros
 from stream.engine.rows import Array, Rows, capacity_for, flat, of_ring, ring_of, table_of
 from stream.engine.tables import Store
 from stream.engine.turns import index_turns
@@ -99,7 +99,7 @@ def load_tables(export: Mapping[str, Rows]) -> Store:
 
 
 def _users(assigned: Array) -> Array:
-    users = zeros(capacity_for(len(assigned)), USER)
+    users = growing_zeros((capacity_for(len(assigned)),), USER)
     users["assigned"] = -1
     users["assigned"][: len(assigned)] = assigned
     return users
@@ -119,7 +119,7 @@ def _index(store: Store) -> None:
         linked = pool.submit(link_users, store.tables())
         for (*_, name, used), future in zip(tables, found, strict=True):
             slots, m[used] = future.result()
-            store.put(**{name: slots})
+            store.put(**{name: slots})  # link_users reads the same frame meanwhile, but no slots
         linked.result()
 
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from stream.engine.index import LINK_MASK, power_of_two
 from stream.engine.marks import Marks
-from stream.engine.pages import zeros
+from stream.engine.pages import growing_zeros
 
 SMALL = 1 << 10  # rows of the smallest table
 Array = npt.NDArray[Any]
@@ -54,7 +54,7 @@ def of_ring(array: Array, base: int, count: int, marks: Marks | None = None) -> 
 
 def with_room(parts: tuple[tuple[int, int], ...], dtype: np.dtype[Any], tail: tuple[int, ...]) -> Rows:
     """Zero rows in a table or ring of their own. parts: (number of the first row, count)."""
-    room = zeros((capacity_for(sum(count for _, count in parts)), *tail), dtype)
+    room = growing_zeros((capacity_for(sum(count for _, count in parts)), *tail), dtype)
     views: list[tuple[int, Array]] = []
     for link, count in parts:
         done = 0
@@ -72,7 +72,7 @@ def ring_of(rows: Rows) -> Array:
         return rows.room
     first = rows.parts[0][1]
     count = sum(len(array) for _, array in rows.parts)
-    ring = zeros((capacity_for(count), *first.shape[1:]), first.dtype)
+    ring = growing_zeros((capacity_for(count), *first.shape[1:]), first.dtype)
     for link, array in rows.parts:
         done = 0
         while done < len(array):
@@ -88,7 +88,7 @@ def table_of(rows: Rows) -> Array:
     if rows.room is not None:
         return rows.room
     array = rows.joined
-    table = zeros((capacity_for(len(array)), *array.shape[1:]), array.dtype)
+    table = growing_zeros((capacity_for(len(array)), *array.shape[1:]), array.dtype)
     table[: len(array)] = array
     return table
 

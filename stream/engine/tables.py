@@ -54,7 +54,7 @@ from stream.engine.layout import (
     WATCH_USED,
 )
 from stream.engine.marks import MARKED, AddedRows, Marks
-from stream.engine.pages import give_back, zeros
+from stream.engine.pages import give_back, growing_zeros, zeros
 from stream.engine.rows import SMALL, capacity_for
 
 Array = npt.NDArray[Any]
@@ -149,7 +149,7 @@ class Store:
     def room_for_item_index(self) -> None:
         """Make room for the indexes by user and item of all held rows."""
         for nodes, rows in (("imp_nodes", "imps"), ("int_nodes", "ints")):
-            self.put(**{nodes: zeros(len(self.a[rows]), NODE)})
+            self.put(**{nodes: growing_zeros((len(self.a[rows]),), NODE)})
         self._room_in_slots(
             "item_slots", ITEMS_USED, int(self.m[IMP_BASE]), int(self.m[IMPS]), int(self.m[IMPS])
         )

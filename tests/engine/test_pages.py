@@ -7,6 +7,7 @@ import re
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream.contracts.definitions import Definitions
 from stream.engine import index, pages, tables
+from stream.engine.engine import Engine
+from stream.engine.rows import Rows, with_room
+from tests.engine.makers import KEY, Run, an_assignment, an_impression, an_interaction
 
 PROGRAM = """
 import numpy as np
@@ -272,6 +277,43 @@ def test_nothing_is_given_back_for_tables_that_grow_where_they_are(monkeypatch: 
     store.put(arena=index.grown(store.a["arena"], 1 << 20))  # more than is reserved
     store.give_back()
     assert given
+
+
+def as_stored(rows: Rows) -> Rows:
+    """As they come out of a snapshot."""
+    first = rows.parts[0][1]
+    room = with_room(tuple((number, len(part)) for number, part in rows.parts), first.dtype, first.shape[1:])
+    for (_, empty), (_, part) in zip(room.parts, rows.parts, strict=True):
+        empty[:] = part
+    return room
+
+
+@needs_reserves
+@pytest.mark.parametrize("brought", [as_stored, lambda rows: rows], ids=["stored", "of another engine"])
+def test_tables_of_a_loaded_engine_grow_where_they_are(
+    brought: Callable[[Rows], Rows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run()
+    by_item = an_interaction(impression_id=None, item_id="x")
+    run.step(assignments=[an_assignment()], impressions=[an_impression()], interactions=[by_item])
+    monkeypatch.setattr(pages, "GROWING_BYTES", 1)
+    export = {name: brought(rows) for name, rows in run.engine.export().items()}
+    store = Engine.load(export, key=KEY, partition=0, partitions=1, definitions=Definitions())._store
+    before = {name: (len(array), array.ctypes.data) for name, array in store.a.items()}
+    store.room_for_users(2_000)
+    store.room_for_ids(2_000)
+    store.room_for_impressions(2_000)
+    store.room_for_interactions(2_000)
+    store.room_for_assignments(2_000, 2_000)
+    in_place = {
+        name
+        for name, array in store.a.items()
+        if len(array) > before[name][0] and array.ctypes.data == before[name][1]
+    }
+    assert in_place == {
+        "users", "user_keys", "user_tags", "id_keys", "id_tags", "imps", "imp_keys", "imp_tags", "imp_nodes", "ints",
+        "int_keys", "int_tags", "int_nodes", "assigned", "arena",
+    }  # fmt: skip
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other allocators")
