@@ -5,7 +5,8 @@ import numpy as np
 from numba import njit
 
 from stream.contracts.limits import MAX_ARMS
-from stream.engine.credit import credit_between, credit_held, phase_at, touch, touch_new
+from stream.engine.assigned import ea_of, touch, touch_new
+from stream.engine.credit import credit_between, credit_held, phase_at
 from stream.engine.event_ids import compare_id, keep_id
 from stream.engine.layout import (
     ALWAYS,
@@ -66,7 +67,7 @@ def begins_earlier(t, row, at, buf, id_pos, id_len):
 @njit
 def matters_single(t, row, ea, at, buf, id_pos, id_len):
     """Policies exclude and first: only the earliest assignment and whether there was another arm matter."""
-    another = t.assigned[row].ea != ea and (t.assigned[row].flags & MIXED) == 0
+    another = ea_of(t.assigned[row]) != ea and (t.assigned[row].flags & MIXED) == 0
     return another or begins_earlier(t, row, at, buf, id_pos, id_len)
 
 
@@ -74,7 +75,7 @@ def matters_single(t, row, ea, at, buf, id_pos, id_len):
 def change_single(t, user, row, e, ea, at, buf, id_pos, id_len, user_slice, pre_value):
     """Take an assignment that matters under exclude or first."""
     s = t.assigned[row]
-    same = s.ea == ea
+    same = ea_of(s) == ea
     earlier = begins_earlier(t, row, at, buf, id_pos, id_len)
     touch(t, row)
     credit_held(t, user, e, -1)
@@ -86,7 +87,7 @@ def change_single(t, user, row, e, ea, at, buf, id_pos, id_len, user_slice, pre_
         days = s.at // DAY_MS - at // DAY_MS
         s.days = (np.int64(s.days) << days) & 0xFFFFFFFF if days < 32 else np.int64(0)
         keep_id(t, row, buf, id_pos, id_len)
-        s.ea = ea
+        s.arm = ea - e * MAX_ARMS
         begin(t, row, e, at, user_slice, pre_value)
     credit_held(t, user, e, 1)
 
@@ -178,7 +179,7 @@ def take_as_of(
     newer, older = place_of(t, start, at, buf, id_pos, id_len)
     own = own_row(t, start, ea)
     # To the arm that is in force before it anyway: no event changes its arm and nobody the earliest assignment.
-    repeats = older >= 0 and t.assigned[older].ea == ea and t.assigned[older].at < at
+    repeats = older >= 0 and ea_of(t.assigned[older]) == ea and t.assigned[older].at < at
     begins, ends = at, (ALWAYS if newer < 0 else t.assigned[newer].at)
     earliest = in_force(t, start, t.assigned[oldest(t, start)].at)
     if own < 0 and t.assigned[earliest].flags & MIXED == 0:  # all are events of a mixed user from now on
@@ -227,7 +228,7 @@ def clear(t, row, e, ea, at, buf, id_pos, id_len, user_slice, pre_value):
     r.latency = 0
     r.next = -1
     r.own = row
-    r.ea = ea
+    r.arm = ea - e * MAX_ARMS
     r.touched = 0
     r.impressions = 0
     r.clicked = 0

@@ -9,7 +9,8 @@ step, and at the step's end the sums over users follow from the difference (see 
 import numpy as np
 from numba import njit
 
-from stream.contracts.limits import MAX_ARMS, MAX_PHASES
+from stream.contracts.limits import MAX_PHASES
+from stream.engine.assigned import ea_of, touch
 from stream.engine.index import LINK_MASK, alive, pair_find, pair_put
 from stream.engine.layout import (
     ALWAYS,
@@ -35,33 +36,6 @@ from stream.engine.layout import (
 from stream.engine.turns import has_turns, in_force, oldest
 
 EVERY = -1  # all experiments of the user
-NO_EXPERIMENT = -1
-
-
-@njit
-def touch(t, row):
-    """Keep a user's row as it was before the step; room for it is the caller's duty."""
-    if t.assigned[row].touched == 0:
-        k = t.m[TOUCHED]
-        t.before[k] = t.assigned[row]
-        t.before_row[k] = row
-        if t.declared.shape[0] > row:
-            for d in range(2 * DECLARED):
-                t.before_declared[k, d] = t.declared[row, d]
-        t.exposing[k].at = ALWAYS
-        t.m[TOUCHED] = k + 1
-        t.assigned[row].touched = k + 1
-
-
-@njit
-def touch_new(t, row):
-    """The same for a row that was free."""
-    k = t.m[TOUCHED]
-    t.before[k].experiment = NO_EXPERIMENT
-    t.before_row[k] = row
-    t.exposing[k].at = ALWAYS
-    t.m[TOUCHED] = k + 1
-    t.assigned[row].touched = k + 1
 
 
 @njit
@@ -146,7 +120,7 @@ def credit_impression(t, link, dy, dx, dc, only):
         if hit < 0 or (t.assigned[first].flags & EXCLUDED) != 0:
             continue
         own = np.int64(t.assigned[hit].own)
-        add_cell(t, t.assigned[own].ea, combo, at, dy, dx, dc, 0, 0, np.int64(0))
+        add_cell(t, ea_of(t.assigned[own]), combo, at, dy, dx, dc, 0, 0, np.int64(0))
         touch(t, own)
         row = t.assigned[own]
         row.impressions += dy
@@ -308,7 +282,7 @@ def credit_interaction(t, link, sign, only):
         if at < row.exposed_at:
             add_early(t, own, p, sign)
         if dk != 0 or do != 0 or dr != 0:
-            add_cell(t, row.ea, combo, at, 0, 0, 0, dk, do, dr)
+            add_cell(t, ea_of(row), combo, at, 0, 0, 0, dk, do, dr)
 
 
 @njit
@@ -356,6 +330,6 @@ def count_trouble(t, user, at, kind):
         hit, first, a = group_of(t, a, at)
         if hit < 0 and kind == T_ORPHANED:
             continue  # counts for nothing, credited or not
-        arm = t.assigned[first if hit < 0 else hit].ea % MAX_ARMS
+        arm = np.int64(t.assigned[first if hit < 0 else hit].arm)
         t.troubles[e, arm * TROUBLES + kind] += 1
         t.troubled[e] = 1

@@ -23,6 +23,7 @@ from stream.engine.attribute import (
 from stream.engine.batch import NULL, TEXT_MASK, TEXT_SHIFT, Batch
 from stream.engine.credit import expose_users
 from stream.engine.emit import USER_DIMENSIONS, Emitter
+from stream.engine.event_ids import UNIT
 from stream.engine.experiments import Experiments
 from stream.engine.export import export_tables, load_tables
 from stream.engine.fold import CODES
@@ -299,7 +300,7 @@ class Engine:
             )
             slices |= codes << (10 * place)
         event_ids = self._column(batch, "event_id")
-        id_bytes = int((event_ids[status == 0] & TEXT_MASK).sum())
+        id_bytes = int((-(-(event_ids[status == 0] & TEXT_MASK) // UNIT) * UNIT).sum())
         self._store.room_for_assignments(len(batch), id_bytes)
         pre_values = self._column(batch, "pre_value")
         self._run(

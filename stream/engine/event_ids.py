@@ -1,7 +1,8 @@
 """The event_ids of assignments, of which only the order matters: of two at equal times the larger one is in force.
 
 They stand in the arena as they are, but for UUIDs in their usual form (36 characters, hexadecimal digits in lower
-case): those are 16 bytes, and `id_len` of their row is UUID.
+case): those are 16 bytes, and `id_len` of their row is UUID. Each begins at a multiple of UNIT bytes, which is what
+`id_pos` counts: 32 bits of it reach 32 GiB.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -10,6 +11,7 @@ from numba import njit
 
 from stream.engine.layout import ARENA
 
+UNIT = 8  # bytes
 UUID = -1  # id_len
 UUID_TEXT_BYTES, UUID_BYTES = 36, 16
 _DASH, _ZERO, _A = ord("-"), ord("0"), ord("a")
@@ -46,15 +48,21 @@ def _is_uuid(buf, pos, length):
 
 
 @njit
+def bytes_of_id(length):
+    """How many bytes of the arena an event_id of this `id_len` takes."""
+    return np.int64(UUID_BYTES) if length == UUID else -(-np.int64(length) // UNIT) * UNIT
+
+
+@njit
 def keep_id(t, row, buf, pos, length):
     """Copy an event_id into the arena; room for it is the caller's duty."""
     start = t.m[ARENA]
-    t.assigned[row].id_pos = start
+    t.assigned[row].id_pos = start // UNIT
     if not _is_uuid(buf, pos, length):
         for k in range(length):
             t.arena[start + k] = buf[pos + k]
-        t.m[ARENA] = start + length
         t.assigned[row].id_len = length
+        t.m[ARENA] = start + bytes_of_id(length)
         return
     k = 0
     for i in range(UUID_BYTES):
@@ -62,20 +70,14 @@ def keep_id(t, row, buf, pos, length):
             k += 1
         t.arena[start + i] = _digit(buf[pos + k]) << 4 | _digit(buf[pos + k + 1])
         k += 2
-    t.m[ARENA] = start + UUID_BYTES
     t.assigned[row].id_len = UUID
-
-
-@njit
-def bytes_of_id(length):
-    """How many bytes of the arena an event_id of this `id_len` takes."""
-    return np.int64(UUID_BYTES) if length == UUID else np.int64(length)
+    t.m[ARENA] = start + UUID_BYTES
 
 
 @njit
 def _char_of(t, row, k):
     """The k-th byte of a kept event_id."""
-    pos = np.int64(t.assigned[row].id_pos)
+    pos = np.int64(t.assigned[row].id_pos) * UNIT
     if t.assigned[row].id_len != UUID:
         return np.int64(t.arena[pos + k])
     if _is_dash(k):

@@ -5,6 +5,7 @@ import numpy as np
 from numba import njit
 
 from stream.contracts.limits import MAX_PHASES
+from stream.engine.assigned import ea_of
 from stream.engine.index import pair_find, pair_put
 from stream.engine.layout import AS_OF, DAY_MS, EXCLUDED, SCRATCH, TOUCHED
 from stream.engine.marks import mark_assigned, prefetch_assigned
@@ -98,7 +99,7 @@ def fold_users(
         a.touched = 0
         mark_assigned(t, row)  # here and not where it was touched: the line is at hand, and it is done once
         if t.declared.shape[0] <= row and only_shown(b, a, row):
-            r, rows = _moved_row(keys, slots, sums, rows, a.ea, a.phase, a.slice)
+            r, rows = _moved_row(keys, slots, sums, rows, ea_of(a), a.phase, a.slice)
             add_shown(sums, r, b, a)
         else:
             rows = _fold_any(t, i, vectors, slots, keys, sums, rows)
@@ -122,13 +123,13 @@ def _fold_any(t, i, vectors, slots, keys, sums, rows):
     kept = np.int64(i) if t.declared.shape[0] > row else NO_ROW
     quantities(old, b, b.own == row, t.before_declared, kept, t.cap[e], t.foretold[e])
     quantities(new, a, a.own == row, t.declared, row, t.cap[e], t.foretold[e])
-    if b.experiment >= 0 and (b.ea != a.ea or b.phase != a.phase or b.slice != a.slice):
-        r, rows = _moved_row(keys, slots, sums, rows, b.ea, b.phase, b.slice)
+    if b.experiment >= 0 and (ea_of(b) != ea_of(a) or b.phase != a.phase or b.slice != a.slice):
+        r, rows = _moved_row(keys, slots, sums, rows, ea_of(b), b.phase, b.slice)
         add_change(sums, r, old, nothing)
-        r, rows = _moved_row(keys, slots, sums, rows, a.ea, a.phase, a.slice)
+        r, rows = _moved_row(keys, slots, sums, rows, ea_of(a), a.phase, a.slice)
         add_change(sums, r, nothing, new)
     else:
-        r, rows = _moved_row(keys, slots, sums, rows, a.ea, a.phase, a.slice)
+        r, rows = _moved_row(keys, slots, sums, rows, ea_of(a), a.phase, a.slice)
         add_change(sums, r, old, new)
     return rows
 
@@ -165,11 +166,11 @@ def _keeps_cohorts(a, b):
         and a.at == b.at
         and a.exposed_at == b.exposed_at
         and a.flags == b.flags
-        and a.ea == b.ea
+        and a.experiment == b.experiment
+        and a.arm == b.arm
         and a.phase == b.phase
         and a.slice == b.slice
         and a.own == b.own
-        and b.experiment >= 0
     )
 
 
@@ -179,7 +180,7 @@ def _fold_cohorts(a, b, row, slots, keys, cohorts, marks, rows, step):
     for exposed in range(2):
         date, days = _start_of(a, row, exposed)
         old_date, old_days = _start_of(b, row, exposed)
-        same = b.ea == a.ea and b.phase == a.phase and b.slice == a.slice
+        same = ea_of(b) == ea_of(a) and b.phase == a.phase and b.slice == a.slice
         if date == old_date and days == old_days and (same or date < 0):
             continue
         rows = _add_to_cohorts(b, old_date, old_days, exposed, slots, keys, cohorts, marks, rows, step, -1)
@@ -191,7 +192,7 @@ def _fold_cohorts(a, b, row, slots, keys, cohorts, marks, rows, step):
 def _add_to_cohorts(s, date, days, exposed, slots, keys, cohorts, marks, rows, step, sign):
     if date < 0:
         return rows
-    first = (np.int64(s.ea) * MAX_PHASES + s.phase) * 2 + exposed
+    first = (ea_of(s) * MAX_PHASES + s.phase) * 2 + exposed
     for d in range(4):
         r, new = open_row(slots, keys, rows, first, (slice_value(s.slice, d) << 24) | date)
         if new:

@@ -4,7 +4,7 @@
 import numpy as np
 from numba import njit
 
-from stream.engine.event_ids import bytes_of_id
+from stream.engine.event_ids import UNIT, UUID, UUID_BYTES, bytes_of_id
 from stream.engine.index import LINK_MASK, alive
 from stream.engine.layout import ASG, IMP_BASE, IMPS, INT_BASE, INTS, USERS
 from stream.engine.primitives import LOW32, U0, U64
@@ -73,8 +73,25 @@ def move_event_ids(t, out):
         s = t.assigned[row]
         if s.experiment < 0:
             continue
+        start = np.int64(s.id_pos) * UNIT
         length = bytes_of_id(s.id_len)
         for k in range(length):
-            out[end + k] = t.arena[s.id_pos + k]
-        s.id_pos = end
+            out[end + k] = t.arena[start + k]
+        s.id_pos = end // UNIT
         end += length
+
+
+@njit(cache=True, nogil=True)
+def spread_ids(starts, assigned, arena, out):
+    """The same for event_ids that begin at any byte (starts), as they once did: the bytes taken."""
+    end = np.int64(0)
+    for row in range(assigned.shape[0]):
+        s = assigned[row]
+        if s.experiment < 0:
+            continue
+        length = np.int64(UUID_BYTES) if s.id_len == UUID else np.int64(s.id_len)
+        for k in range(length):
+            out[end + k] = arena[starts[row] + k]
+        s.id_pos = end // UNIT
+        end += bytes_of_id(s.id_len)
+    return end

@@ -1,9 +1,9 @@
 """What the state is made of: row layouts, counters and the arrays that kernels receive.
 
 Bytes per entry, index slots included: remembered id 12 + 13, impression 56 + 13, interaction 70 + 13 when it waits,
-user 24 + 13, user in an experiment 136 + the length of the assignment's event_id, 16 if it is a UUID (64 more with
-declared metrics, 12 with experiments under as_of, which have a row for each assignment). Where interactions name items,
-an impression has 32 more and an interaction 16 more (`items`).
+user 24 + 13, user in an experiment 128 (two lines of a cache) + the assignment's event_id, 16 if it is a UUID (64 more
+with declared metrics, 12 with experiments under as_of, which have a row for each assignment). Where interactions name
+items, an impression has 32 more and an interaction 16 more (`items`).
 """
 
 from typing import Any
@@ -35,14 +35,14 @@ INTERACTION = np.dtype(
 NODE = np.dtype([("at", "i8"), ("left", "u4"), ("right", "u4")])  # of a tree, beside a row of a ring
 # One row per user and experiment; under as_of one per assignment, newest first, sums in the `own` row of the arm.
 # early_*: of interactions before exposed_at, the user's first impression. days, exposed_days: bit n, active on the
-# n-th UTC date after the one of the assignment or of the first impression.
+# n-th UTC date after the one of the assignment or of the first impression. id_pos, id_len: see event_ids.
 ASSIGNED = np.dtype(
     [("at", "i8"), ("exposed_at", "i8"), ("revenue", "i8"), ("early_revenue", "i8"), ("pre_value", "i8"),
-     ("latency", "i8"), ("id_pos", "i8"), ("next", "i4"), ("own", "i4"), ("ea", "i4"), ("slice", "i4"),
-     ("touched", "i4"), ("impressions", "i4"), ("clicked", "i4"), ("converted", "i4"), ("timed", "i4"),
-     ("clicks", "i4"), ("conversions", "i4"), ("early_clicks", "i4"), ("early_conversions", "i4"),
-     ("mixed_events", "i4"), ("before", "i4"), ("foreign", "i4"), ("days", "u4"), ("exposed_days", "u4"),
-     ("id_len", "i4"), ("experiment", "i2"), ("phase", "i1"), ("flags", "i1")]
+     ("latency", "i8"), ("id_pos", "u4"), ("next", "i4"), ("own", "i4"), ("slice", "i4"), ("touched", "i4"),
+     ("impressions", "i4"), ("clicked", "i4"), ("converted", "i4"), ("timed", "i4"), ("clicks", "i4"),
+     ("conversions", "i4"), ("early_clicks", "i4"), ("early_conversions", "i4"), ("mixed_events", "i4"),
+     ("before", "i4"), ("foreign", "i4"), ("days", "u4"), ("exposed_days", "u4"), ("id_len", "i2"),
+     ("experiment", "i2"), ("arm", "i1"), ("phase", "i1"), ("flags", "i1"), ("unused", "i1")]
 )  # fmt: skip
 TURN = np.dtype([("jump", "i4"), ("depth", "i4"), ("ring", "i4")])  # of a row under as_of, see turns
 EXPOSURE = np.dtype([("at", "i8"), ("user", "i8")])

@@ -8,10 +8,13 @@ import numpy as np
 
 from stream.contracts.limits import MAX_ARMS, MAX_PHASES
 from stream.engine import ENGINE_VERSION
+from stream.engine.event_ids import UNIT
 from stream.engine.export import FLAT, PREFIX, RINGS, WHOLE
+from stream.engine.gone import spread_ids
 from stream.engine.index import LINK_MASK
 from stream.engine.layout import (
     ALWAYS,
+    ARENA,
     AS_OF,
     ASSIGNED,
     DECLARED,
@@ -36,6 +39,14 @@ from stream.engine.rows import Array, Rows, flat, of_ring
 from stream.engine.segments import SEGMENT, UNKNOWN_MS
 
 Export = Mapping[str, Rows]
+ASSIGNED_OF_VERSION_5 = np.dtype(
+    [("at", "i8"), ("exposed_at", "i8"), ("revenue", "i8"), ("early_revenue", "i8"), ("pre_value", "i8"),
+     ("latency", "i8"), ("id_pos", "i8"), ("next", "i4"), ("own", "i4"), ("ea", "i4"), ("slice", "i4"),
+     ("touched", "i4"), ("impressions", "i4"), ("clicked", "i4"), ("converted", "i4"), ("timed", "i4"),
+     ("clicks", "i4"), ("conversions", "i4"), ("early_clicks", "i4"), ("early_conversions", "i4"),
+     ("mixed_events", "i4"), ("before", "i4"), ("foreign", "i4"), ("days", "u4"), ("exposed_days", "u4"),
+     ("id_len", "i4"), ("experiment", "i2"), ("phase", "i1"), ("flags", "i1")]
+)  # fmt: skip
 IMPRESSION_OF_VERSION_4 = np.dtype([*IMPRESSION.descr, ("outside", "i4")])
 
 
@@ -152,6 +163,23 @@ def _from_4(export: Export) -> Export:
     return {**export, PREFIX + "imps": new, "meta": meta_table}
 
 
+def _from_5(export: Export) -> Export:
+    """Version 5 had the arms in longer rows, and event_ids of assignments one right behind the other."""
+    meta = json.loads(bytes(export["meta"].joined)) | {"version": 6}
+    old, m = export[PREFIX + "assigned"].joined, export[PREFIX + "m"].joined.copy()
+    new = _as(ASSIGNED, old)
+    new["arm"] = old["ea"] % MAX_ARMS
+    arena = np.zeros(int(m[ARENA]) + UNIT * len(old), np.uint8)
+    m[ARENA] = spread_ids(old["id_pos"], new, export[PREFIX + "arena"].joined, arena)
+    tables = {
+        PREFIX + "assigned": flat(new),
+        PREFIX + "arena": flat(arena[: m[ARENA]]),
+        PREFIX + "m": flat(m),
+        "meta": flat(np.frombuffer(bytearray(json.dumps(meta).encode()), np.uint8)),
+    }
+    return {**export, **tables}
+
+
 def _all_as(dtype: np.dtype[Any], old: Rows) -> Rows:
     return Rows(tuple((first, _as(dtype, part)) for first, part in old.parts))
 
@@ -165,7 +193,7 @@ def _as(dtype: np.dtype[Any], old: Array) -> Array:
 
 
 def _exposed_from_the_start(old: Array, policy: Array) -> Array:
-    new = _as(ASSIGNED, old)
+    new = _as(ASSIGNED_OF_VERSION_5, old)
     as_of = policy[np.maximum(new["experiment"], 0)] == AS_OF
     exposed = new["impressions"] > 0
     new["exposed_at"] = np.where(as_of, -1, np.where(exposed, new["at"], ALWAYS))
@@ -241,4 +269,4 @@ def _spread_tags(tags: Array, ints: Array, base: int, count: int) -> None:
             tags[older & mask] = tags[p]
 
 
-UPGRADES: tuple[Callable[[Export], Export], ...] = (_from_1, _from_2, _from_3, _from_4)
+UPGRADES: tuple[Callable[[Export], Export], ...] = (_from_1, _from_2, _from_3, _from_4, _from_5)

@@ -183,18 +183,15 @@ def only_shown(old, new, row):
         return False
     if new.flags & EXCLUDED or (old.latency | new.latency) >= SMALL:
         return False
-    same32 = (
-        (old.own ^ new.own) | (old.ea ^ new.ea) | (old.slice ^ new.slice) | (old.clicks ^ new.clicks)
+    same = (
+        (old.experiment ^ new.experiment) | (old.arm ^ new.arm) | (old.phase ^ new.phase) | (old.flags ^ new.flags)
+        | (old.slice ^ new.slice) | (old.own ^ new.own) | (old.clicks ^ new.clicks)
         | (old.conversions ^ new.conversions) | (old.early_clicks ^ new.early_clicks)
         | (old.early_conversions ^ new.early_conversions) | (old.mixed_events ^ new.mixed_events)
-        | (old.before ^ new.before) | (old.foreign ^ new.foreign) | (old.phase ^ new.phase) | (old.flags ^ new.flags)
+        | (old.before ^ new.before) | (old.foreign ^ new.foreign) | (old.revenue ^ new.revenue)
+        | (old.early_revenue ^ new.early_revenue) | (old.pre_value ^ new.pre_value)
     )  # fmt: skip
-    same64 = (
-        (old.revenue ^ new.revenue)
-        | (old.early_revenue ^ new.early_revenue)
-        | (old.pre_value ^ new.pre_value)
-    )
-    return (same32 | same64) == 0
+    return same == 0
 
 
 @njit

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.contracts.limits import MAX_ARMS, MAX_PHASES
-from stream.engine.event_ids import UUID, UUID_BYTES
+from stream.engine.event_ids import UNIT, UUID, UUID_BYTES
 from stream.engine.frame import Tables
 from stream.engine.gone import move_event_ids, number_users, renumber_users
 from stream.engine.index import (
@@ -264,11 +264,11 @@ class Store:
     def _drop_dead_event_ids(self) -> None:
         """Drop the event_ids of assignments that are gone or were replaced, if they are many."""
         rows = self.a["assigned"][: int(self.m[ASG])]
-        lengths = rows["id_len"][rows["experiment"] >= 0]
-        kept = int(np.where(lengths == UUID, UUID_BYTES, lengths).sum(dtype=np.int64))
+        lengths = rows["id_len"][rows["experiment"] >= 0].astype(np.int64)
+        kept = int(np.where(lengths == UUID, UUID_BYTES, -(-lengths // UNIT) * UNIT).sum())
         if kept > KEPT_ID_BYTES * int(self.m[ARENA]):
             return
-        arena = zeros(capacity_for(kept), np.uint8)
+        arena = growing_zeros((capacity_for(kept),), np.uint8)
         move_event_ids(self.tables(), arena)
         self.marks["assigned"].set_all()
         self.m[ARENA] = kept

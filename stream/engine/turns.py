@@ -9,6 +9,7 @@ hold the sums of an arm, which are few, know each other. What is here follows fr
 import numpy as np
 from numba import njit
 
+from stream.engine.assigned import ea_of
 from stream.engine.layout import AS_OF, ASG_FREE
 from stream.engine.marks import mark_assigned
 
@@ -95,7 +96,7 @@ def own_row(t, start, ea):
     """The row with an arm's sums in a group, or -1."""
     first = np.int64(t.assigned[start].own)
     a = first
-    while t.assigned[a].ea != ea:
+    while ea_of(t.assigned[a]) != ea:
         a = np.int64(t.turns[a].ring)
         if a == first:
             return np.int64(-1)
@@ -121,7 +122,7 @@ def prune(t, start, settled):
     while a >= 0 and t.assigned[a].experiment == e:
         s = t.assigned[a]
         older = np.int64(s.next)
-        repeats = older >= 0 and t.assigned[older].experiment == e and t.assigned[older].ea == s.ea
+        repeats = older >= 0 and ea_of(t.assigned[older]) == ea_of(s)
         if repeats and t.assigned[older].at < s.at and s.own != a and s.touched == 0:
             mark_assigned(t, newer)
             mark_assigned(t, a)

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 
-from stream.engine.event_ids import bytes_of_id, compare_id, keep_id
+from stream.engine.event_ids import UUID, bytes_of_id, compare_id, keep_id
+from stream.engine.gone import spread_ids
 from stream.engine.tables import Store
 from tests.engine.makers import T0, Run, an_assignment
 
@@ -41,10 +42,27 @@ def test_ids_compare_as_their_texts_do(one: str, other: str) -> None:
     assert np.sign(found) == (one.encode() > raw) - (one.encode() < raw)
 
 
+@given(st.lists(texts.filter(bool), min_size=1, max_size=5))
+def test_ids_that_began_at_any_byte_are_moved_to_where_a_row_can_say_it(ids: list[str]) -> None:
+    """As an engine of version 5 kept them."""
+    stores = [kept(text) for text in ids]
+    assigned = np.concatenate([store.a["assigned"][:1] for store in stores])
+    sizes = [16 if n == UUID else n for n in assigned["id_len"].tolist()]
+    packed = [store.a["arena"][:size] for store, size in zip(stores, sizes, strict=True)]
+    starts = np.cumsum([0, *sizes[:-1]])
+    store = Store()
+    store.put(assigned=assigned, arena=np.zeros(1024, np.uint8))
+    end = spread_ids(starts, assigned, np.concatenate(packed), store.a["arena"])
+    assert end == sum(bytes_of_id(n) for n in assigned["id_len"])
+    for row, text in enumerate(ids):
+        raw = text.encode()
+        assert compare(store.tables(), row, np.frombuffer(bytearray(raw + b"?"), np.uint8), 0, len(raw)) == 0
+
+
 @given(uuids)
 def test_a_uuid_takes_sixteen_bytes(text: str) -> None:
     assert bytes_of_id(kept(text).a["assigned"]["id_len"][0]) == 16
-    assert bytes_of_id(kept(text.upper()).a["assigned"]["id_len"][0]) == 36
+    assert bytes_of_id(kept(text.upper()).a["assigned"]["id_len"][0]) == 40
 
 
 def test_of_two_assignments_at_the_same_time_the_one_with_the_larger_uuid_counts() -> None:

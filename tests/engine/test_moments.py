@@ -51,7 +51,18 @@ LATENCIES = st.sampled_from([0, 1, 80, int(SMALL) - 1, int(SMALL), 2**40])
 
 # Of these follow no quantities: what decides about cohorts, links, the assignment's event_id, the mark of a touched
 # row, and the experiment, which cannot change without the arm (ea).
-UNSUMMED = {"at", "exposed_at", "id_pos", "id_len", "next", "touched", "days", "exposed_days", "experiment"}
+UNSUMMED = {
+    "at",
+    "exposed_at",
+    "id_pos",
+    "id_len",
+    "next",
+    "touched",
+    "days",
+    "exposed_days",
+    "experiment",
+    "unused",
+}
 NO_DECLARED = np.zeros((0, 2 * DECLARED), np.int64)
 
 

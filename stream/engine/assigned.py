@@ -1,0 +1,42 @@
+"""Rows of users in experiments: which arm they name, and how they are kept as they were before the step."""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+import numpy as np
+from numba import njit
+
+from stream.contracts.limits import MAX_ARMS
+from stream.engine.layout import ALWAYS, DECLARED, TOUCHED
+
+NO_EXPERIMENT = -1
+
+
+@njit
+def ea_of(s):
+    """The number of a row's arm among the arms of all experiments."""
+    return np.int64(s.experiment) * MAX_ARMS + np.int64(s.arm)
+
+
+@njit
+def touch(t, row):
+    """Keep a user's row as it was before the step; room for it is the caller's duty."""
+    if t.assigned[row].touched == 0:
+        k = t.m[TOUCHED]
+        t.before[k] = t.assigned[row]
+        t.before_row[k] = row
+        if t.declared.shape[0] > row:
+            for d in range(2 * DECLARED):
+                t.before_declared[k, d] = t.declared[row, d]
+        t.exposing[k].at = ALWAYS
+        t.m[TOUCHED] = k + 1
+        t.assigned[row].touched = k + 1
+
+
+@njit
+def touch_new(t, row):
+    """The same for a row that was free."""
+    k = t.m[TOUCHED]
+    t.before[k].experiment = NO_EXPERIMENT
+    t.before_row[k] = row
+    t.exposing[k].at = ALWAYS
+    t.m[TOUCHED] = k + 1
+    t.assigned[row].touched = k + 1
