@@ -35,6 +35,7 @@ from stream.durability.surroundings import Clock, Owner, Surroundings
 from stream.engine import ENGINE_VERSION
 from stream.engine.batch import SPARE_BYTES
 from stream.intake.fetch import RawMemoryRecords, RawPartitionRecords
+from stream.intake.frames import Frame
 from stream.intake.murmur2 import partition_of
 from stream.intake.reading import Readings
 from stream.intake.transport import Fetched
@@ -181,11 +182,19 @@ class WorkerInProcess:
                 self._seqs[tp] += 1
 
 
-def _fetches(tp: TP, sets: Sequence[bytes]) -> deque[tuple[int, bytes]]:
-    """(first offset, bytes) of each fetch."""
+def _received(data: bytes) -> memoryview | bytes:
+    """A record set as it comes from a connection: where it was received."""
+    frame = Frame(len(data))
+    frame.view[:] = data
+    return frame.read(len(data))
+
+
+def _fetches(tp: TP, sets: Sequence[bytes]) -> deque[tuple[int, memoryview | bytes]]:
+    """(first offset, record set) of each fetch."""
     step = FETCH_BATCHES
     return deque(
-        (start * BATCH_ROWS, b"".join(sets[start : start + step])) for start in range(0, len(sets), step)
+        (start * BATCH_ROWS, _received(b"".join(sets[start : start + step])))
+        for start in range(0, len(sets), step)
     )
 
 

@@ -60,7 +60,6 @@ def _held_ms(definitions: Definitions) -> int:
 
 def _grow(store: Store) -> None:
     """Let tables become larger than they are at first."""
-    store.room_for_ids(_MANY)
     store.room_for_users(_MANY)
     store.room_for_assignments(_MANY, _MANY)
 

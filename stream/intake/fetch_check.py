@@ -7,6 +7,7 @@ import struct
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
+from itertools import product
 from typing import Any
 
 from aiokafka.consumer import fetcher
@@ -72,8 +73,8 @@ def why_not_raw() -> str:
             return f"PartitionRecords takes {', '.join(arguments)}"
         if lacking := [name for name in MEMORY_RECORDS_METHODS if not hasattr(memory_records, name)]:
             return f"MemoryRecords lacks {', '.join(lacking)}"
-        for codec, sample in _samples():
-            if _raw_rows(sample) != _plain_rows(sample):
+        for (codec, sample), committed in product(_samples(), (False, True)):
+            if _raw_rows(sample, committed) != _plain_rows(sample, committed):
                 return f"the paths read a sample with codec {codec} differently"
     except Exception as error:  # whatever a new version does, the answer is the plain path
         return f"{type(error).__name__}: {error}"
@@ -109,15 +110,15 @@ def rows_of(read: Columns) -> list[Row]:
     return list(zip(read.offset.tolist(), read.record_at_ms.tolist(), keys, values, strict=True))
 
 
-def _raw_rows(sample: bytes) -> tuple[list[Row], int]:
+def _raw_rows(sample: bytes, committed: bool) -> tuple[list[Row], int]:
     records = fetch.RawMemoryRecords(sample)
-    reader = fetch.RawPartitionRecords(_TP, records, None, _WANTED, check_crcs=True, read_committed=False)
+    reader = fetch.RawPartitionRecords(_TP, records, None, _WANTED, check_crcs=True, read_committed=committed)
     return rows_of(columns(list(reader))), reader.next_fetch_offset
 
 
-def _plain_rows(sample: bytes) -> tuple[list[Row], int]:
+def _plain_rows(sample: bytes, committed: bool) -> tuple[list[Row], int]:
     memory_records, partition_records = fetch.PLAIN
-    reader = partition_records(_TP, memory_records(sample), None, _WANTED, None, None, True, 0)
+    reader = partition_records(_TP, memory_records(sample), None, _WANTED, None, None, True, int(committed))
     return rows_of(fetch.columns_of_records(list(reader))), reader.next_fetch_offset
 
 

@@ -111,7 +111,7 @@ def first_key(buf: memoryview, batch: I64) -> bytes | None:
     """The key of the first record of an uncompressed batch (one row of a batch table); None for null or damaged."""
     table = batch[None, :].copy()
     raw: U8 = np.frombuffer(buf, np.uint8)
-    size, body = varint(raw, table[0, BODY], table[0, END])
+    size, body = _first_length(raw, table[0, BODY], table[0, END])
     table[0, [COUNT, WANTED, END]] = 1, -1, body + size
     out = np.empty((6, 1), np.int64)
     if body < 0 or body + size > batch[END] or _parse(raw, table, out) != 1 or out[3, 0] < 0:
@@ -248,6 +248,12 @@ def _walk(buf, table):
         row += 1
         at = end
     return row, at, WHOLE
+
+
+@njit(cache=True, nogil=True)
+def _first_length(buf, at, end):
+    """The length of a batch's first record, and where it begins."""
+    return varint(buf, at, end)
 
 
 @njit(cache=True, nogil=True)

@@ -5,6 +5,7 @@ import random
 import struct
 from collections.abc import Iterator
 
+import google_crc32c
 import pytest
 from aiokafka.consumer import fetcher
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
@@ -275,3 +276,12 @@ def test_one_setting_forces_the_plain_path() -> None:
 
 def test_a_record_set_shorter_than_a_header_is_left_alone() -> None:
     assert not RawMemoryRecords(struct.pack(">q", 1)).has_next()
+
+
+def test_checksums_without_the_compiled_part_of_their_library_are_computed_by_aiokafka(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert fetch.fastest_crc32c() is google_crc32c.value
+    monkeypatch.setattr(google_crc32c, "implementation", "python")
+    assert fetch.fastest_crc32c()(b"123456789") == google_crc32c.value(b"123456789") == 0xE3069283
+    assert fetch.fastest_crc32c() is not google_crc32c.value
