@@ -1,4 +1,6 @@
-"""The floor: what it costs to fetch the records with aiokafka and drop them. Nothing in Python can be below it.
+"""The floor: what aiokafka's own consumer takes to fetch the records and drop them.
+
+A worker can be below it: it parses what is fetched in a kernel, where aiokafka makes an object of each record.
 
 Run as a process of its own: `python -m benchmarks.floor BOOTSTRAP PREFIX EVENTS` prints its cost as a JSON object.
 """

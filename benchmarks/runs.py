@@ -30,6 +30,7 @@ FAUST_ATTEMPTS = 3
 SETTLE_SECONDS = 15  # how long the views may take to be right once every event is in the ledger
 POLL_SECONDS = 0.2
 START_POLL_SECONDS = 0.05
+JOIN_SECONDS = 10.0  # for a worker to take over a partition after the first one did
 FLOOR_RUNS = 3
 
 
@@ -204,12 +205,15 @@ def _await_results(
 
     And what the processes took until the views were asked for the last time: our own comparing is not in it.
     """
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    began = time.monotonic()
+    deadline = began + PATIENCE_SECONDS
     while consumed_of(client) < expected.events:
         if time.monotonic() > deadline:
             return [f"The workers did not finish in {PATIENCE_SECONDS} s."], _together(processes)
-        all_run = all(process.has_begun for process in processes)
-        _watch(processes, pause=POLL_SECONDS if all_run else START_POLL_SECONDS)
+        is_settled = (
+            all(process.has_begun for process in processes) or time.monotonic() > began + JOIN_SECONDS
+        )
+        _watch(processes, pause=POLL_SECONDS if is_settled else START_POLL_SECONDS)
     deadline = time.monotonic() + SETTLE_SECONDS
     cost = _together(processes)
     while (wrong := differences(client, expected)) and time.monotonic() < deadline:
