@@ -52,7 +52,9 @@ def _part(context: click.Context, parameter: click.Parameter, text: str) -> floa
     "--lift", required=True, callback=_part, metavar="PERCENT", help="The lift to find: 5%, -2.5% or 0.05."
 )
 @click.option("--rate", type=options.SHARE, help="The control's share of users.")
-@click.option("--mean", type=float, help="The control's mean per user, instead of --rate; needs --sd.")
+@click.option(
+    "--mean", type=options.Finite(), help="The control's mean per user, instead of --rate; needs --sd."
+)
 @click.option(
     "--sd", type=options.Finite(min=0, min_open=True), help="Standard deviation over users, with --mean."
 )

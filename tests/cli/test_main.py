@@ -103,7 +103,10 @@ def test_experiment_files_are_checked(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["stats --alpha nan", "simulate --seconds nan", "simulate --rate inf", "experiments plan --users-per-day inf"],
+    [
+        "stats --alpha nan", "simulate --seconds nan", "simulate --rate inf", "experiments plan --users-per-day inf",
+        "experiments plan --mean nan",
+    ],
 )  # fmt: skip
 def test_what_is_not_a_number_is_in_no_range(run: Run, line: str) -> None:
     result = run(*line.split())
