@@ -15,7 +15,6 @@ from benchmarks.clickhouse_peer import run_clickhouse
 from benchmarks.flink_peer import run_flink
 from benchmarks.job import EVENTS_OF_SCALE, Job, generated, recorded, refuse_without_impressions
 from benchmarks.log import RecordedLog, read_log
-from benchmarks.meter import touch_memory
 from benchmarks.runs import PeerFailed, Run, WorkerEnded, run_faust, run_floor, run_worker
 from benchmarks.services import Services, services
 from benchmarks.stages.in_worker import measure_in_worker
@@ -216,16 +215,13 @@ def _measure(
         running.load(job.records, "bench")
         del job
     with terminal.status(f"fetching {expected.events:,} events"):
-        touch_memory()
         floor = run_floor(running, "bench", expected.events)
     with terminal.status(f"counting {expected.events:,} events"):
-        touch_memory()
         ours = run_worker(running, "bench", expected, workers=workers)
     peers = dict(measured)
     for name, run in ASKED.items():
         if name in wanted:
             with terminal.status(f"{LABELS[name]}: {expected.events:,} events"):
-                touch_memory()
                 peers[name] = run(running, "bench", expected)
     return Report(workers, ours, floor, peers)
 
@@ -236,7 +232,6 @@ def _measure_faust(running: Services, make: Callable[[], Job]) -> dict[str, Run]
     running.load(job.records, "faust")
     try:
         with terminal.status(f"plain Faust counts {job.expected.events:,} events"):
-            touch_memory()
             return {"plain_faust": run_faust(running, "faust", job)}
     except PeerFailed as why:
         terminal.print(f"no ratio to plain Faust: {why}", highlight=False, soft_wrap=True)

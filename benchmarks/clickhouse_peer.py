@@ -12,7 +12,7 @@ import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from benchmarks.meter import sample
+from benchmarks.meter import MemoryAtHand, sample
 from benchmarks.oracle import PANE_MS, Expected, impression_cells
 from benchmarks.runs import PATIENCE_SECONDS, POLL_SECONDS, Run
 from benchmarks.schema_registry import schema_registry
@@ -80,6 +80,7 @@ def run_clickhouse(services: Services, name: str, expected: Expected) -> Run:
             host="127.0.0.1", port=server.http_port, username=server.user, password=server.password
         )
         _create(client, services.bootstrap, f"{name}.", registry)
+        MemoryAtHand().give_back()
         start = sample(server.process.pid)
         for topic in Topic:
             client.command(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, TopicPartition
 
-from benchmarks.meter import Cost, sample
+from benchmarks.meter import Cost, MemoryAtHand, sample
 from benchmarks.oracle import PANE_MS, Expected, impression_cells
 from benchmarks.runs import PATIENCE_SECONDS, START_POLL_SECONDS, Run
 from benchmarks.schema_registry import schema_registry
@@ -24,6 +24,7 @@ JVM = (
     "-Xmx6g",
     *(f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in ("lang", "util", "time", "nio")),
 )
+MEMORY_BYTES = 8 << 30
 CONFIGURATION = """\
 parallelism.default: 2
 execution.target: local
@@ -102,6 +103,7 @@ def _run(folder: Path) -> Cost:
     jars, log = flink_jars(), folder / "flink.log"
     java = command_for("java", writable=folder, readable=jars)
     command = [*java, *JVM, "-cp", f"{jars}/*", "org.apache.flink.table.client.SqlClient", "embedded"]
+    memory = MemoryAtHand(MEMORY_BYTES)
     with log.open("wb") as out:
         child = subprocess.Popen(
             [*command, "-f", str(folder / "job.sql")],
@@ -122,6 +124,8 @@ def _run(folder: Path) -> Cost:
         newest = now if now.peak_rss_mb else newest  # it may just have ended
         if not has_begun:
             has_begun, start = BEGUN in log.read_text(), newest
+            if has_begun:
+                memory.give_back()
         time.sleep(START_POLL_SECONDS)
     if "[ERROR]" in log.read_text():
         raise RuntimeError(f"Flink failed:\n{log.read_text()[-3000:]}")

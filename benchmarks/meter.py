@@ -1,13 +1,10 @@
 """CPU time and memory of processes and their children, read from /proc."""
 
 import os
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-_MEMORY_BYTES = 2 << 30  # more than a run takes anew
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -33,15 +30,22 @@ class Sample:
         return Cost(self.at - earlier.at, self.cpu_seconds - earlier.cpu_seconds, self.peak_rss_mb)
 
 
-def touch_memory() -> None:
-    """Let the machine have memory at hand for the next run, whichever process that is.
+class MemoryAtHand:
+    """Memory that the machine has found and cleared, until it is given back for whoever asks next.
 
-    The host of a virtual machine takes free memory back, and finding a page again costs up to five times as much as
-    clearing it: without this a run's CPU time depends on what ran before it.
+    The host of a virtual machine takes back what is free for some seconds, and finding a page again costs up to seven
+    times as much as clearing it. Give it back at the moment when measuring begins: a run's CPU time would depend on
+    what ran before it, and on how long its process took to start.
     """
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    size = min(_MEMORY_BYTES, free // 2)
-    subprocess.run([sys.executable, "-c", f"b'.' * {size}"], check=True)
+
+    def __init__(self, nbytes: int = 3 << 30) -> None:
+        """nbytes: more than a run takes anew; at most half of what is free is held."""
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        self._held = b"." * min(nbytes, free // 2)
+
+    def give_back(self) -> None:
+        """Nothing is held from here on."""
+        self._held = b""
 
 
 def sample(*pids: int) -> Sample:

@@ -17,7 +17,7 @@ from clickhouse_connect.driver.client import Client
 
 from benchmarks.check import consumed_of, differences
 from benchmarks.job import Job
-from benchmarks.meter import Cost, sample
+from benchmarks.meter import Cost, MemoryAtHand, sample
 from benchmarks.oracle import Expected, impression_cells
 from benchmarks.services import Services
 from tests.services.process import free_port
@@ -67,8 +67,11 @@ class Run:
 def run_floor(services: Services, name: str, events: int) -> Run:
     """Fetch the records with aiokafka and drop them; the cheapest of a few times, for that is what a floor is."""
     command = [sys.executable, "-m", "benchmarks.floor", services.bootstrap, f"{name}.", str(events)]
-    answers = [subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout for _ in range(FLOOR_RUNS)]
-    costs = [Cost(**json.loads(answer)) for answer in answers]
+    costs = []
+    for _ in range(FLOOR_RUNS):
+        MemoryAtHand().give_back()  # it begins at once
+        answer = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+        costs.append(Cost(**json.loads(answer)))
     return Run(events, min(costs, key=lambda cost: cost.cpu_seconds))
 
 
@@ -85,6 +88,7 @@ def run_worker(
     folder.mkdir()
     environment = services.environment(name)
     migrate(environment)
+    memory = MemoryAtHand()
     with ExitStack() as stack:
         client = stack.enter_context(services.client(name))
         processes = [
@@ -93,6 +97,7 @@ def run_worker(
         ]
         while not any(process.has_begun for process in processes):
             _watch(processes, pause=START_POLL_SECONDS)
+        memory.give_back()
         wrong, cost = _await_results(client, expected, processes)
         return Run(expected.events, cost, tuple(wrong))
 
@@ -116,6 +121,7 @@ def run_faust(services: Services, name: str, job: Job) -> Run:
     command = [sys.executable, "-m", "benchmarks.faust_peer", json.dumps(told)]
     with (services.folder / f"{name}.log").open("wb") as log:
         for attempt in range(FAUST_ATTEMPTS):
+            MemoryAtHand().give_back()
             try:
                 subprocess.run(command, check=True, stdout=log, stderr=log, timeout=FAUST_SECONDS)
                 break
