@@ -5,6 +5,7 @@ import time
 
 import pyarrow as pa
 
+from stream import heap
 from stream.app.engines import Engines
 from stream.contracts.avro import encode
 from stream.contracts.definitions import Definitions
@@ -17,7 +18,7 @@ from stream.durability.machine import Export
 from stream.durability.piece import Piece
 from stream.engine.batch import Batch
 from stream.engine.engine import Step
-from stream.engine.pages import use_again
+from stream.engine.pages import ask_for_no_huge_pages
 from stream.engine.tables import Store
 from stream.intake.avro_program import Program
 from stream.intake.decode import columns_of, decode, unknown_ids
@@ -32,7 +33,8 @@ _MANY = 100_000  # rows, or bytes
 
 def warm_up(definitions: Definitions) -> None:
     """Prepare this process: count a few events in an engine of its own and let them go; kernels are kept on disk."""
-    use_again()
+    heap.use_again()
+    ask_for_no_huge_pages()
     pa.set_memory_pool(pa.system_memory_pool())  # of the same heap; its own one begins with huge pages
     log.info("Preparing the kernels; the first start on a machine takes up to a minute.")
     started = time.monotonic()
@@ -97,8 +99,6 @@ def _events(at: int) -> dict[Topic, list[bytes]]:
 
 def _batch(topic: Topic, values: list[bytes], at: int) -> Batch:
     columns = columns_of(values, list(range(len(values))), [at] * len(values))
-    # What is fetched cannot be written to, and kernels are compiled per kind of array.
-    columns.buf.setflags(write=False)
     program = Program.of(topic, {newest(topic).schema_id: newest(topic).schema})
     assert not unknown_ids(columns, program)
     return decode(topic, columns, program, partition=0, partitions=2)

@@ -7,6 +7,7 @@ import signal
 
 import click
 
+from stream import heap
 from stream.errors import LiftstreamError
 
 # Name, as it is typed, and summary. The command is `command` in stream/cli/<name>.py; a test compares the summaries.
@@ -69,6 +70,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; what we raise on purpose becomes one line."""
         answer_sigterm()
+        heap.use_again()
         try:
             return super().invoke(ctx)
         except LiftstreamError as error:

@@ -7,8 +7,6 @@ from numba import njit
 from stream.contracts.limits import MAX_ARMS
 from stream.engine.layout import ALWAYS, DECLARED, TOUCHED
 
-NO_EXPERIMENT = -1
-
 
 @njit
 def ea_of(s):
@@ -35,7 +33,7 @@ def touch(t, row):
 def touch_new(t, row):
     """The same for a row that was free."""
     k = t.m[TOUCHED]
-    t.before[k].experiment = NO_EXPERIMENT
+    t.before[k].experiment = -1
     t.before_row[k] = row
     t.exposing[k].at = ALWAYS
     t.m[TOUCHED] = k + 1

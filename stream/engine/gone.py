@@ -6,7 +6,7 @@ from numba import njit
 
 from stream.engine.event_ids import UNIT, UUID, UUID_BYTES, bytes_of_id
 from stream.engine.index import LINK_MASK, alive
-from stream.engine.layout import ASG, IMP_BASE, IMPS, INT_BASE, INTS, USERS
+from stream.engine.layout import IMP_BASE, IMPS, INT_BASE, INTS, USERS
 from stream.engine.primitives import LOW32, U0, U64
 
 
@@ -66,24 +66,11 @@ def renumber_users(t, numbers):
 
 
 @njit(cache=True, nogil=True)
-def move_event_ids(t, out):
-    """Copy the event_ids of all assignments that are still there to `out`, which has room for them."""
-    end = np.int64(0)
-    for row in range(t.m[ASG]):
-        s = t.assigned[row]
-        if s.experiment < 0:
-            continue
-        start = np.int64(s.id_pos) * UNIT
-        length = bytes_of_id(s.id_len)
-        for k in range(length):
-            out[end + k] = t.arena[start + k]
-        s.id_pos = end // UNIT
-        end += length
+def pack_event_ids(starts, assigned, arena, out):
+    """Copy the event_ids of all assignments that are still there to `out`, of zeros, and note their new places.
 
-
-@njit(cache=True, nogil=True)
-def spread_ids(starts, assigned, arena, out):
-    """The same for event_ids that begin at any byte (starts), as they once did: the bytes taken."""
+    starts: the byte of `arena` at which each row's one begins. Gives the bytes taken.
+    """
     end = np.int64(0)
     for row in range(assigned.shape[0]):
         s = assigned[row]

@@ -10,7 +10,7 @@ from stream.contracts.limits import MAX_ARMS, MAX_PHASES
 from stream.engine import ENGINE_VERSION
 from stream.engine.event_ids import UNIT
 from stream.engine.export import FLAT, PREFIX, RINGS, WHOLE
-from stream.engine.gone import spread_ids
+from stream.engine.gone import pack_event_ids
 from stream.engine.index import LINK_MASK
 from stream.engine.layout import (
     ALWAYS,
@@ -170,7 +170,8 @@ def _from_5(export: Export) -> Export:
     new = _as(ASSIGNED, old)
     new["arm"] = old["ea"] % MAX_ARMS
     arena = np.zeros(int(m[ARENA]) + UNIT * len(old), np.uint8)
-    m[ARENA] = spread_ids(old["id_pos"], new, export[PREFIX + "arena"].joined, arena)
+    starts = old["id_pos"].astype(np.int64)  # in bytes
+    m[ARENA] = pack_event_ids(starts, new, export[PREFIX + "arena"].joined, arena)
     tables = {
         PREFIX + "assigned": flat(new),
         PREFIX + "arena": flat(arena[: m[ARENA]]),

@@ -68,13 +68,14 @@ WITH = np.array(
 )  # sums by quantity
 
 SMALL = np.int64(1) << 31  # the difference of two products of smaller numbers fits into one word
+# Quantities of impressions and of what they are credited with
 SHOWN = (
     "impressions",
     "clicked",
     "converted",
     "latency",
     "timed_impressions",
-)  # what an impression alone changes
+)
 _SHOWN_SUMS = tuple(MOMENTS.index(_STORED.get(q, q)) for q in SHOWN)
 _SHOWN_SQUARES = tuple(MOMENTS.index(f"{q}_sq") for q in SHOWN)
 _CLICKED_X, _CONVERTED_X, _LATENCY_X = (

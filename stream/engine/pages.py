@@ -15,13 +15,11 @@ import numpy.typing as npt
 # From here on huge pages spare a quarter of the cost of looking up what is anywhere in a table. Smaller arrays come and
 # go with each step, and a new huge page is cleared as a whole.
 HUGE_BYTES = 32 << 20
-KEPT_BYTES = 256 << 20
 GROWING_BYTES = 4 << 20  # tables from here on have addresses reserved behind them,
 RESERVE = 16  # so many times their size together
 
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # older Pythons lack the name
 _OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # options of mallopt in malloc.h
 
 
 def zeros(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -32,7 +30,7 @@ def zeros(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any
 def growing_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """np.zeros of a table that may become larger where it is: see `enlarged`."""
     nbytes = math.prod(shape) * np.dtype(dtype).itemsize
-    reserve = _reserved(RESERVE * nbytes) if nbytes >= GROWING_BYTES else None
+    reserve = _reserved(nbytes) if nbytes >= GROWING_BYTES else None
     return zeros(shape, dtype) if reserve is None else _first_of(reserve, shape, dtype)
 
 
@@ -64,13 +62,17 @@ def _first_of(reserve: _Reserve, shape: tuple[int, ...], dtype: npt.DTypeLike) -
 
 
 def _reserved(nbytes: int) -> _Reserve | None:
-    """None where addresses would cost something, or the system has no more of them."""
+    """For a table of so many bytes, from the beginning of a page on; nothing behind it where addresses cost something.
+
+    None where the system has no more of them.
+    """
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     try:
         if _are_addresses_free():
-            return _Reserve(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
+            return _Reserve(-1, RESERVE * nbytes, flags | _NORESERVE)
+        return _Reserve(-1, nbytes, flags)
     except (OSError, ValueError, OverflowError):
-        pass
-    return None
+        return None
 
 
 def _are_addresses_free() -> bool:
@@ -83,27 +85,12 @@ def _are_addresses_free() -> bool:
     return _OVERCOMMIT.read_text().strip() != "2"  # 2: each reserved byte counts
 
 
-def use_again() -> None:
-    """For a process that counts: memory of arrays that come and go with each step is kept and used again.
-
-    All threads share one heap, up to KEPT_BYTES of its end are kept, and numpy asks for huge pages for no array, as it
-    would from 4 MiB on. Call it before other threads begin.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's
-    if mallopt is not None:
-        for option, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, HUGE_BYTES), (_TRIM_THRESHOLD, KEPT_BYTES)):
-            mallopt(option, value)
+def ask_for_no_huge_pages() -> None:
+    """Let numpy have them for no array, as it would from 4 MiB on: those come and go with each step."""
     core = getattr(np, "_core", None)  # public is only an environment variable, read when numpy is imported
     set_huge = getattr(getattr(core, "multiarray", None), "_set_madvise_hugepage", None)
     if set_huge is not None:
         set_huge(False)
-
-
-def give_back() -> None:
-    """Let the system have what replaced arrays left behind and the allocator kept. Takes some milliseconds."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; other allocators do so by themselves
-    if trim is not None:
-        trim(0)
 
 
 def _in_large_pages(table: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stream import heap
 from stream.contracts.limits import MAX_ARMS, MAX_PHASES
 from stream.engine.event_ids import UNIT, UUID, UUID_BYTES
 from stream.engine.frame import Tables
-from stream.engine.gone import move_event_ids, number_users, renumber_users
+from stream.engine.gone import number_users, pack_event_ids, renumber_users
 from stream.engine.index import (
     LINK_MASK,
     MAX_LOAD,
@@ -54,7 +55,7 @@ from stream.engine.layout import (
     WATCH_USED,
 )
 from stream.engine.marks import MARKED, AddedRows, Marks
-from stream.engine.pages import give_back, growing_zeros, zeros
+from stream.engine.pages import growing_zeros, zeros
 from stream.engine.rows import SMALL, capacity_for
 
 Array = npt.NDArray[Any]
@@ -105,7 +106,7 @@ class Store:
         """Let the system have the memory of arrays that were replaced, when it is much."""
         if self._replaced_bytes >= MUCH_BYTES and self.nbytes >= LARGE_BYTES:
             self._replaced_bytes = 0
-            give_back()
+            heap.give_back()
 
     def mark_added(self) -> None:
         """Mark the rows that were added since the last call."""
@@ -269,7 +270,7 @@ class Store:
         if kept > KEPT_ID_BYTES * int(self.m[ARENA]):
             return
         arena = growing_zeros((capacity_for(kept),), np.uint8)
-        move_event_ids(self.tables(), arena)
+        pack_event_ids(rows["id_pos"].astype(np.int64) * UNIT, rows, self.a["arena"], arena)
         self.marks["assigned"].set_all()
         self.m[ARENA] = kept
         self.put(arena=arena)

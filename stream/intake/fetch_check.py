@@ -118,7 +118,8 @@ def _raw_rows(sample: bytes, committed: bool) -> tuple[list[Row], int]:
 
 def _plain_rows(sample: bytes, committed: bool) -> tuple[list[Row], int]:
     memory_records, partition_records = fetch.PLAIN
-    reader = partition_records(_TP, memory_records(sample), None, _WANTED, None, None, True, int(committed))
+    isolation = fetcher.READ_COMMITTED if committed else fetcher.READ_UNCOMMITTED
+    reader = partition_records(_TP, memory_records(sample), None, _WANTED, None, None, True, isolation)
     return rows_of(fetch.columns_of_records(list(reader))), reader.next_fetch_offset
 
 

@@ -49,8 +49,8 @@ KNOWN_FIELDS = {
 COUNTS = st.sampled_from([0, 1, 2, 5, 2**31 - 1])
 LATENCIES = st.sampled_from([0, 1, 80, int(SMALL) - 1, int(SMALL), 2**40])
 
-# Of these follow no quantities: what decides about cohorts, links, the assignment's event_id, the mark of a touched
-# row, and the experiment, which cannot change without the arm (ea).
+# Of these follow no quantities: what decides about cohorts, links, the assignment's event_id, and the mark of a
+# touched row.
 UNSUMMED = {
     "at",
     "exposed_at",
@@ -60,7 +60,6 @@ UNSUMMED = {
     "touched",
     "days",
     "exposed_days",
-    "experiment",
     "unused",
 }
 NO_DECLARED = np.zeros((0, 2 * DECLARED), np.int64)

@@ -1,5 +1,6 @@
 """Tables in huge pages are tables; a process that counts keeps what it needs again."""
 
+import ctypes
 import mmap
 import os
 import platform
@@ -24,7 +25,7 @@ from tests.engine.makers import KEY, Run, an_assignment, an_impression, an_inter
 
 PROGRAM = """
 import numpy as np
-from stream.engine.pages import give_back, use_again
+from stream.heap import give_back, use_again
 
 def rss():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
@@ -49,13 +50,44 @@ from stream.engine.pages import enlarged, growing_zeros
 
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(getattr(resource, sys.argv[1]), (used + (500 << 20), -1))
-tables = [growing_zeros((40 << 20,), np.uint8) for _ in range(10)]
-assert enlarged(tables[0], 41 << 20) is None
+tables = [growing_zeros((20 << 20,), np.uint8) for _ in range(10)]  # the first one's reserve would fit
+assert enlarged(tables[0], 21 << 20) is None
+assert tables[0].ctypes.data % 4096 == 0, "a row of two lines of a cache may not be in three"
+"""
+
+HEAPS = """
+import ctypes, sys, threading
+from stream.cli import main
+
+try:
+    main(["worker", "--help"])
+except SystemExit:
+    pass
+import numpy as np
+
+threads = [threading.Thread(target=np.ones, args=(1 << 20,)) for _ in range(20)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+c = ctypes.CDLL(None)
+c.fopen.restype = ctypes.c_void_p
+out = ctypes.c_void_p(c.fopen(sys.argv[1].encode(), b"w"))
+c.malloc_info(0, out)
+c.fclose(out)
 """
 
 HUGE_EXIST = Path("/sys/kernel/mm/transparent_hugepage").exists()
 RESERVES = pages._are_addresses_free()  # on this machine
 needs_reserves = pytest.mark.skipif(not RESERVES, reason="addresses are limited here, or counted as memory")
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="the C library is not glibc")
+def test_all_threads_of_a_worker_share_one_heap(tmp_path: Path) -> None:
+    result = tmp_path / "heaps.xml"
+    program = [sys.executable, "-c", HEAPS, str(result)]
+    subprocess.run(program, check=True, timeout=60, stdout=subprocess.DEVNULL)
+    assert result.read_text().count("<heap nr=") == 1
 
 
 @pytest.mark.parametrize("rows", [0, 10, 1_000])
