@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Report:
     ours: Run
     floor: Run
     peers: Mapping[str, Run]  # by name, in the order of the table
+    left_out: Mapping[str, int] | None = None  # records of a log that were not sent, by reason
 
     @property
     def exact(self) -> bool:
@@ -68,6 +69,7 @@ class Report:
             **{
                 f"ratio_to_{name}": _ratio(peer.cpu_us_per_event, own, 1) for name, peer in self.peers.items()
             },
+            **({} if self.left_out is None else {"left_out": dict(self.left_out)}),
         }
 
     def to_table(self) -> Table:
@@ -171,6 +173,7 @@ def main(
         with services() as running:
             faust = {} if "none" in peers else _measure_faust(running, make_sample)
             report = _measure(running, make, workers, faust, peers)
+            report = replace(report, left_out=log.left_out if log else None)
             if stages:
                 with terminal.status("counting once more, with a clock in every stage"):
                     terminal.print(measure_in_worker(running, scale))
@@ -194,6 +197,10 @@ def _read(files: Mapping[Topic, Sequence[Path]], events: int) -> RecordedLog:
         terminal.print(f"{count:,} records are not sent: they {reason}.", highlight=False, soft_wrap=True)
     for bad in log.first_bad:
         terminal.print(f"{bad}", highlight=False, soft_wrap=True)
+    if log.seems_in_seconds:
+        terminal.print(
+            "The newest event is of the 1970s: `at` counts milliseconds, and these look like seconds."
+        )
     refuse_without_impressions(log)
     return log
 

@@ -22,6 +22,7 @@ from stream.contracts.topics import Topic
 from stream.errors import ConfigurationError
 
 EXPERIMENT, ARMS = "log", ("control", "treatment")  # of users, where the log has no assignments
+FIRST_OF_1980_MS = 315_532_800_000
 REMEMBERED_MS = 86_400_000  # an event_id at least, by the default of allowed_lateness
 
 
@@ -68,6 +69,11 @@ class RecordedLog:
         """That users are in."""
         named = (entry.fact.experiment_and_arm for entry in self.entries)
         return sorted({experiment for experiment, _ in filter(None, named)})
+
+    @property
+    def seems_in_seconds(self) -> bool:
+        """Whether all events are of the 1970s, as times in seconds are when they are read as milliseconds."""
+        return bool(self.entries) and self.entries[-1].at_ms < FIRST_OF_1980_MS
 
     def first(self, events: int) -> "RecordedLog":
         """Its beginning."""

@@ -44,8 +44,10 @@ class Decoder:
         """As far as the schemas are known now; and how many records fastavro decoded."""
         program = self._readings[topic].program
         slow: list[int] = []
-        here = {"partition": partition, "partitions": self._partitions}
-        return decode(topic, columns, program, **here, on_slow=slow.append), sum(slow)
+        batch = decode(
+            topic, columns, program, partition=partition, partitions=self._partitions, on_slow=slow.append
+        )
+        return batch, sum(slow)
 
     def _has_learnt(self, topic: Topic, columns: Columns) -> bool:
         """Whether more is known after asking about ids that were not seen before."""

@@ -39,14 +39,14 @@ HEALTH = (
 
 def result_columns(rows: Iterable[Result]) -> Columns:
     """Rows of `results`."""
-    return _result_columns(RESULTS, list(rows))
+    return _of_results(RESULTS, list(rows))
 
 
 def history_columns(rows: Iterable[Result]) -> Columns:
     """Rows of `results_history`: the comparisons, under the minute of their as_of."""
     compared = [row for row in rows if row.as_of_ms is not None and row.p_always is not None]
     minutes = [(row.as_of_ms or 0) // MINUTE_MS * MINUTE_MS for row in compared]
-    return _result_columns(HISTORY, compared) | {"minute_ms": minutes}
+    return _of_results((RESULTS[0], HISTORY[1]), compared) | {"minute_ms": minutes}
 
 
 def health_columns(found: Iterable[ExperimentHealth]) -> Columns:
@@ -54,9 +54,8 @@ def health_columns(found: Iterable[ExperimentHealth]) -> Columns:
     return _columns(HEALTH, (row for one in found for row in _health_rows(one)))
 
 
-def _result_columns(shape: tuple[Sequence[str], Sequence[str]], rows: Sequence[Result]) -> Columns:
-    attributes = {name: _RENAMED.get(name, name) for part in shape for name in part if name != "minute_ms"}
-    return {name: [getattr(row, attribute) for row in rows] for name, attribute in attributes.items()}
+def _of_results(shape: tuple[Sequence[str], Sequence[str]], rows: Sequence[Result]) -> Columns:
+    return {name: [getattr(row, _RENAMED.get(name, name)) for row in rows] for part in shape for name in part}
 
 
 def _health_rows(one: ExperimentHealth) -> Iterable[dict[str, Any]]:

@@ -155,6 +155,16 @@ def test_what_the_rules_leave_open_is_not_sent(tmp_path: Path) -> None:
     assert expected_of_log(log).duplicates == 1
 
 
+def test_times_in_seconds_are_noticed(tmp_path: Path) -> None:
+    assert a_log(
+        tmp_path, impressions=[shown(1_404_000_000), shown(1_404_999_999, number=1)]
+    ).seems_in_seconds
+    assert not a_log(
+        tmp_path, impressions=[shown(1_404_000_000), shown(1_404_000_000_000, number=1)]
+    ).seems_in_seconds
+    assert not RecordedLog([]).seems_in_seconds
+
+
 def test_a_log_that_no_worker_would_take_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="Experiment e has 21 arms; at most 20"):
         a_log(tmp_path, assignments=[entered(0, f"u{i}", f"arm {i}") for i in range(21)])

@@ -41,6 +41,12 @@ def test_a_peer_that_was_asked_for_adds_its_ratio():
     assert report["ratio_to_clickhouse"] == 8.0
 
 
+def test_the_report_of_a_log_says_how_many_records_were_not_sent():
+    report = Report(1, a_run(2.0), a_run(1.0), {}, {"are in the future": 3}).to_json()
+    assert list(report) == [*PROMISED, "left_out"]
+    assert report["left_out"] == {"are in the future": 3}
+
+
 def test_a_run_too_short_for_the_clock_has_no_ratio():
     report = Report(1, a_run(0.0), a_run(0.0), {"plain_faust": a_run(400.0)}).to_json()
     assert (report["ratio_to_floor"], report["ratio_to_plain_faust"]) == (None, None)
