@@ -4,6 +4,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
@@ -46,11 +47,12 @@ def findings(said: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("settings", "wrong", str(error))
         return
     yield Finding("settings", f"{len(definitions.experiments)} experiment files")
-    yield from _guarded("broker", check_topics, settings)
-    database = list(_guarded("database", check_database, settings))
-    yield from database
-    yield from _guarded("checkpoints", check_checkpoints, settings)
-    counted = load_so_far(settings) if all(found.is_ok for found in database) else None
+    with ThreadPoolExecutor(3) as pool:  # what is away is waited for
+        broker = pool.submit(_guarded, "broker", check_topics, settings)
+        database = pool.submit(_guarded, "database", check_database, settings)
+        checkpoints = pool.submit(_guarded, "checkpoints", check_checkpoints, settings)
+    yield from (*broker.result(), *database.result(), *checkpoints.result())
+    counted = load_so_far(settings) if all(found.is_ok for found in database.result()) else None
     load = replace(counted or Load(), **said)
     yield check_memory(settings, load, settings.topic_partitions)
 
@@ -147,15 +149,15 @@ def load_so_far(settings: Settings) -> Load | None:
         db.close()
 
 
-def _guarded(
-    name: str, check: Callable[[Settings], Iterator[Finding]], settings: Settings
-) -> Iterator[Finding]:
+def _guarded(name: str, check: Callable[[Settings], Iterator[Finding]], settings: Settings) -> list[Finding]:
+    found: list[Finding] = []
     try:
-        yield from check(settings)
+        found.extend(check(settings))
     except DirectoryInUse as error:
-        yield Finding(name, f"in use: {error}")
+        found.append(Finding(name, f"in use: {error}"))
     except LiftstreamError as error:
-        yield Finding(name, "not usable", str(error))
+        found.append(Finding(name, "not usable", str(error)))
+    return found
 
 
 def _is_installed(name: str) -> bool:
