@@ -1,10 +1,13 @@
 """CPU time and memory of processes and their children, read from /proc."""
 
 import os
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+_HOLD = "import sys; held = b'.' * int(sys.argv[1]); print(flush=True); sys.stdin.read()"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -39,13 +42,16 @@ class MemoryAtHand:
     """
 
     def __init__(self, nbytes: int = 3 << 30) -> None:
-        """nbytes: more than a run takes anew; at most half of what is free is held."""
+        """nbytes: more than a run takes anew; at most half of what is free is held, by a process of its own."""
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        self._held = b"." * min(nbytes, free // 2)
+        command = [sys.executable, "-c", _HOLD, str(min(nbytes, free // 2))]
+        self._holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._holder.stdout is not None
+        self._holder.stdout.readline()  # it holds all
 
     def give_back(self) -> None:
         """Nothing is held from here on."""
-        self._held = b""
+        self._holder.communicate()
 
 
 def sample(*pids: int) -> Sample:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.meter import MemoryAtHand
 from benchmarks.scale.made import START_MS, Crowd, Maker
 from benchmarks.stages.budget import STAGES
 from benchmarks.stages.clock import installed
@@ -36,6 +37,7 @@ CLICK_SHARE = 1 / 11  # of events: ten impressions a click, as in the peers' wor
 STEP_ROWS = 50_000  # of a partition
 MEASURED = 200_000  # events of a round; the rounds are the last events of a size
 MOST_ROUNDS = 10
+MEASURED_BYTES = 1 << 30  # more than all rounds take anew
 ACTIVE = 0.02  # users between two snapshots, and impressions of as many
 # Which arrays of a state belong to what: by the beginning of their names.
 KINDS = {
@@ -143,12 +145,14 @@ def count(folder: str, size: Size) -> dict[str, Any]:
     """Fill, measure, store."""
     rules = Definitions()
     warm_up(rules)
+    memory = MemoryAtHand(MEASURED_BYTES)
     empty_mb = _rss_mb()
     began = time.process_time()
     filled = Filled(size)
     filled.fill()
     fill_seconds = time.process_time() - began
     growth_mb = _peak_mb()
+    memory.give_back()
     stages_us = filled.cpu_us_per_event()
     answer = {
         **asdict(size),
