@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream import heap
 from stream.contracts.definitions import Definitions
 from stream.engine import index, pages, tables
 from stream.engine.engine import Engine
@@ -298,7 +299,7 @@ def test_addresses_are_reserved_only_where_they_cost_nothing(
 @needs_reserves
 def test_nothing_is_given_back_for_tables_that_grow_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
-    monkeypatch.setattr(tables, "give_back", lambda: given.append(True))
+    monkeypatch.setattr(heap, "give_back", lambda: given.append(True))
     monkeypatch.setattr(tables, "MUCH_BYTES", 1)
     monkeypatch.setattr(tables, "LARGE_BYTES", 1)
     monkeypatch.setattr(pages, "GROWING_BYTES", 1)
