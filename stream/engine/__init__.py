@@ -11,7 +11,7 @@ from pathlib import Path
 from numba import config
 
 # Raised whenever the same steps could give other outputs or another state.
-ENGINE_VERSION = 6
+ENGINE_VERSION = 7
 
 
 def kernel_cache() -> Path:

@@ -41,8 +41,8 @@ from stream.engine.layout import (
     WINDOW,
 )
 from stream.engine.ledger import set_credit
-from stream.engine.marks import mark_impression_row
-from stream.engine.primitives import U0, prefetch
+from stream.engine.marks import mark_impression_row, prefetch_impression
+from stream.engine.primitives import U0, prefetch, prefetch_line
 from stream.engine.room import assignments_of, has_room
 
 AHEAD = 16
@@ -176,8 +176,11 @@ def answer_watchers(t, head, impression):
 
 
 @njit
-def _prefetch(t, status, users, ids, i):
-    """Hint what rows behind row i need: user and place in the index, later the user's first and second experiment."""
+def _prefetch(t, status, users, ids, i, whole):
+    """Hint what rows behind row i need: user and place in the index, later the user's first and second experiment.
+
+    whole: whether all of an experiment's row will be needed, or what impressions change.
+    """
     n = status.shape[0]
     j = i + AHEAD
     if j < n and status[j] == 0:
@@ -186,13 +189,19 @@ def _prefetch(t, status, users, ids, i):
     j = i + AHEAD // 2
     if j < n and status[j] == 0:
         a = np.int64(t.users[users[j]].assigned)
-        if a >= 0:
+        if a >= 0 and whole:
             prefetch(t.assigned, a)
+        elif a >= 0:
+            prefetch_line(t.assigned, a)
     j = i + AHEAD // 4
     if j < n and status[j] == 0:
         a = np.int64(t.users[users[j]].assigned)
-        if a >= 0 and t.assigned[a].next >= 0:
-            prefetch(t.assigned, np.int64(t.assigned[a].next))
+        if a >= 0:
+            a = np.int64(t.assigned[a].next)
+        if a >= 0 and whole:
+            prefetch(t.assigned, a)
+        elif a >= 0:
+            prefetch_line(t.assigned, a)
 
 
 # Without numba's reference counts, as fold_users.
@@ -206,7 +215,7 @@ def apply_impressions(t, start, status, users, at, ids, items, combos, latencies
     n = status.shape[0]
     mask = t.imps.shape[0] - 1
     for i in range(start, n):
-        _prefetch(t, status, users, ids, i)
+        _prefetch(t, status, users, ids, i, False)
         if status[i] != 0:
             continue
         known, slot = find(t.imp_slots, t.imp_keys, t.m[IMP_BASE], t.m[IMPS], ids[i, 0], ids[i, 1])
@@ -264,12 +273,12 @@ def apply_interactions(
     n = status.shape[0]
     mask = t.ints.shape[0] - 1
     for i in range(start, n):
-        _prefetch(t, status, users, ids, i)
+        _prefetch(t, status, users, ids, i, True)
         j = i + AHEAD // 2
         if j < n and status[j] == 0 and refers[j] == BY_IMPRESSION:
             p = likely_place(t.imp_slots, t.imp_keys, ids[j, 0])
             prefetch(t.imp_keys, p)
-            prefetch(t.imps, p)
+            prefetch_impression(t, p)
         if status[i] != 0:
             continue
         if refers[i] == BY_ITEM and t.m[ITEMS_ON] == 0:

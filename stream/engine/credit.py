@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from stream.contracts.limits import MAX_PHASES
-from stream.engine.assigned import ea_of, touch
+from stream.engine.assigned import ea_of, touch, touch_seen
 from stream.engine.index import LINK_MASK, alive, pair_find, pair_put
 from stream.engine.layout import (
     ALWAYS,
@@ -121,15 +121,19 @@ def credit_impression(t, link, dy, dx, dc, only):
             continue
         own = np.int64(t.assigned[hit].own)
         add_cell(t, ea_of(t.assigned[own]), combo, at, dy, dx, dc, 0, 0, np.int64(0))
-        touch(t, own)
         row = t.assigned[own]
+        is_first = dy > 0 and at < row.exposed_at and t.policy[e] != AS_OF
+        if is_first:
+            touch(t, own)
+        else:
+            touch_seen(t, own)
         row.impressions += dy
         row.clicked += dx
         row.converted += dc
         if dy != 0 and latency >= 0:
             row.timed += dy
             row.latency += dy * latency
-        if dy > 0 and at < row.exposed_at and t.policy[e] != AS_OF:
+        if is_first:
             if only == EVERY:
                 note_exposure(t, user, row.touched - 1, at)
             else:  # all held interactions are out of the sums: the caller puts them in afterwards

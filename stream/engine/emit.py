@@ -21,6 +21,7 @@ from stream.engine.layout import (
     QUIET_MS,
     ROLLING_MS,
     SCRATCH,
+    SEEN_ROWS,
     SLICE_PANE_MS,
     TOUCHED,
     UNKNOWN_TROUBLED,
@@ -168,10 +169,10 @@ class Emitter:
         self._fold_users()
 
     def _fold_users(self) -> None:
-        moved, totals, cohorts = self._moved, self.totals, self.cohorts
+        moved, totals, cohorts, m = self._moved, self.totals, self.cohorts, self.store.m
         done = np.int64(0)
         while done != NO_ROW:
-            cohorts.room(min(4096, 16 * (int(self.store.m[TOUCHED]) - int(done))) + 16)
+            cohorts.room(min(4096, 16 * (int(m[SEEN_ROWS] + m[TOUCHED]) - int(done))) + 16)
             done, rows, cohorts.rows = fold_users(
                 self.store.tables(), done, self._vectors, moved.slots, moved.keys, moved.sums, 0,
                 cohorts.slots, cohorts.keys, cohorts.sums, cohorts.marks, cohorts.rows, self.step,

@@ -5,11 +5,11 @@ import numpy as np
 from numba import njit
 
 from stream.contracts.limits import MAX_PHASES
-from stream.engine.assigned import ea_of
+from stream.engine.assigned import ea_of, touch
 from stream.engine.index import pair_find, pair_put
-from stream.engine.layout import AS_OF, DAY_MS, EXCLUDED, SCRATCH, TOUCHED
-from stream.engine.marks import mark_assigned, prefetch_assigned
-from stream.engine.moments import MOMENTS, add_change, add_shown, only_shown, quantities
+from stream.engine.layout import AS_OF, DAY_MS, EXCLUDED, SCRATCH, SEEN_ROWS, TOUCHED
+from stream.engine.marks import mark_assigned, prefetch_assigned, prefetch_seen
+from stream.engine.moments import MOMENTS, add_change, add_shown, is_short, quantities
 from stream.engine.primitives import U64
 
 AHEAD = 8
@@ -85,30 +85,45 @@ def fold_users(
 ):  # fmt: skip
     """The touched users' changes by (arm and phase, user slice): (users done, rows of sums, rows of cohorts).
 
-    vectors: int64 (3, N), the last one zeros. Stops early when a table is nearly full. Rows of `before` are free
-    afterwards where done.
+    vectors: int64 (3, N), the last one zeros. Stops early when a table is nearly full; users done count rows of `seen`,
+    then those of `before`, which are free afterwards.
     """
-    for i in range(start, t.m[TOUCHED]):
-        if rows + 2 > keys.shape[0] or cohort_rows + 16 > cohort_keys.shape[0]:
+    for i in range(start, t.m[SEEN_ROWS]):
+        if rows + 2 > keys.shape[0]:
             return i, rows, cohort_rows
+        if i + AHEAD < t.m[SEEN_ROWS]:
+            prefetch_seen(t, max(np.int64(t.seen[i + AHEAD].row), 0))
+        s = t.seen[i]
+        row = np.int64(s.row)
+        if row < 0:  # more changed: it is among the others
+            continue
+        a = t.assigned[row]
+        if t.declared.shape[0] > row or not is_short(s, a, row):
+            touch(t, row)
+            continue
+        a.touched = 0
+        mark_assigned(t, row)  # here and not where it was touched: the line is at hand, and it is done once
+        r, rows = _moved_row(keys, slots, sums, rows, ea_of(a), a.phase, a.slice)
+        add_shown(sums, r, s, a)
+    first = t.m[SEEN_ROWS]
+    for i in range(max(start - first, 0), t.m[TOUCHED]):
+        if rows + 2 > keys.shape[0] or cohort_rows + 16 > cohort_keys.shape[0]:
+            return first + i, rows, cohort_rows
         if i + AHEAD < t.m[TOUCHED]:
             prefetch_assigned(t, np.int64(t.before_row[i + AHEAD]))
         row = np.int64(t.before_row[i])
         b = t.before[i]
         a = t.assigned[row]
         a.touched = 0
-        mark_assigned(t, row)  # here and not where it was touched: the line is at hand, and it is done once
-        if t.declared.shape[0] <= row and only_shown(b, a, row):
-            r, rows = _moved_row(keys, slots, sums, rows, ea_of(a), a.phase, a.slice)
-            add_shown(sums, r, b, a)
-        else:
-            rows = _fold_any(t, i, vectors, slots, keys, sums, rows)
+        mark_assigned(t, row)
+        rows = _fold_any(t, i, vectors, slots, keys, sums, rows)
         if t.policy[a.experiment] == AS_OF or _keeps_cohorts(a, b):  # as_of: rates only
             continue
         cohort_rows = _fold_cohorts(
             a, b, row, cohort_slots, cohort_keys, cohorts, cohort_marks, cohort_rows, step
         )
     t.m[TOUCHED] = 0
+    t.m[SEEN_ROWS] = 0
     return NO_ROW, rows, cohort_rows
 
 

@@ -25,6 +25,7 @@ FRESH_LOAD = 0.56  # of a table that has just grown
 YOUNG_LOAD = 0.35  # the same of one with few rows: it grows often, and costs little memory
 YOUNG_ROWS = 1 << 20
 AHEAD = 24
+NEAR = 8  # slots that hold most ids, from where they are looked for first
 
 
 @njit
@@ -53,8 +54,13 @@ def home(slots, first):
 
 @njit
 def likely_place(slots, keys, first):
-    """Where the row of a known id very likely stands, as long as its slot is at hand: for hints alone."""
-    return np.int64(slots[home(slots, first)] & LOW32) & (keys.shape[0] - 1)
+    """Where the row of a known id very likely stands, as long as its slots are at hand: for hints alone."""
+    j = home(slots, first)
+    tag = first >> U32
+    for i in range(j, min(j + NEAR, slots.shape[0])):
+        if slots[i] >> U32 == tag:
+            return np.int64(slots[i] & LOW32) & (keys.shape[0] - 1)
+    return np.int64(slots[j] & LOW32) & (keys.shape[0] - 1)
 
 
 @njit

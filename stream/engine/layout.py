@@ -37,12 +37,19 @@ NODE = np.dtype([("at", "i8"), ("left", "u4"), ("right", "u4")])  # of a tree, b
 # early_*: of interactions before exposed_at, the user's first impression. days, exposed_days: bit n, active on the
 # n-th UTC date after the one of the assignment or of the first impression. id_pos, id_len: see event_ids.
 ASSIGNED = np.dtype(
-    [("at", "i8"), ("exposed_at", "i8"), ("revenue", "i8"), ("early_revenue", "i8"), ("pre_value", "i8"),
-     ("latency", "i8"), ("id_pos", "u4"), ("next", "i4"), ("own", "i4"), ("slice", "i4"), ("touched", "i4"),
-     ("impressions", "i4"), ("clicked", "i4"), ("converted", "i4"), ("timed", "i4"), ("clicks", "i4"),
+    # One line of a cache: all that an impression reads and changes.
+    [("at", "i8"), ("exposed_at", "i8"), ("latency", "i8"), ("impressions", "i4"), ("clicked", "i4"),
+     ("converted", "i4"), ("timed", "i4"), ("touched", "i4"), ("next", "i4"), ("own", "i4"), ("slice", "i4"),
+     ("experiment", "i2"), ("id_len", "i2"), ("arm", "i1"), ("phase", "i1"), ("flags", "i1"), ("unused", "i1"),
+     # And another one.
+     ("revenue", "i8"), ("early_revenue", "i8"), ("pre_value", "i8"), ("id_pos", "u4"), ("clicks", "i4"),
      ("conversions", "i4"), ("early_clicks", "i4"), ("early_conversions", "i4"), ("mixed_events", "i4"),
-     ("before", "i4"), ("foreign", "i4"), ("days", "u4"), ("exposed_days", "u4"), ("id_len", "i2"),
-     ("experiment", "i2"), ("arm", "i1"), ("phase", "i1"), ("flags", "i1"), ("unused", "i1")]
+     ("before", "i4"), ("foreign", "i4"), ("days", "u4"), ("exposed_days", "u4")]
+)  # fmt: skip
+# What an impression and its credit change in a row of `assigned`, as it was before the step.
+SEEN = np.dtype(
+    [("latency", "i8"), ("impressions", "i4"), ("clicked", "i4"), ("converted", "i4"), ("timed", "i4"), ("row", "i4"),
+     ("unused", "i4")]
 )  # fmt: skip
 TURN = np.dtype([("jump", "i4"), ("depth", "i4"), ("ring", "i4")])  # of a row under as_of, see turns
 EXPOSURE = np.dtype([("at", "i8"), ("user", "i8")])
@@ -71,6 +78,7 @@ LEDGER_COLUMNS = L_MISROUTED + 1
  WATCH_USED, ITEM_WATCHES, ASG, ASG_FREE, ARENA, SCRATCH, TOUCHED, UNKNOWN_TROUBLED, LEDGER, WINDOW,
  COMBOS, NEED_CELLS, NEED_HOURS, NEED_TOUCHED, UNKNOWN_TROUBLES) = range(27)  # fmt: skip
 # The last one is the first of TROUBLES counters: of users without a known arm.
+SEEN_ROWS = 30
 
 
 # The arrays of the state as kernels see them: name -> (dtype of a row, shape of a row).
@@ -112,6 +120,7 @@ FIELDS: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
     "before": (ASSIGNED, ()),  # rows of `assigned` as they were before the step
     "before_declared": (np.dtype("i8"), (2 * DECLARED,)),
     "before_row": (np.dtype("i4"), ()),  # where they stand
+    "seen": (SEEN, ()),  # of those rows of which only that changed
     "exposing": (
         EXPOSURE,
         (),

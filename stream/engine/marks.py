@@ -27,7 +27,7 @@ from stream.engine.layout import (
     INTS,
     USERS,
 )
-from stream.engine.primitives import prefetch
+from stream.engine.primitives import prefetch, prefetch_line
 
 BLOCK_BYTES = 512
 
@@ -128,6 +128,20 @@ def prefetch_assigned(t, row):
     """Hint that a row of `assigned` and its mark will be changed soon: all writing waits for a write to far away."""
     prefetch(t.assigned, row)
     prefetch(t.assigned_marks, row >> _ASSIGNED)
+
+
+@njit
+def prefetch_seen(t, row):
+    """The same of a row of which only what impressions change will be."""
+    prefetch_line(t.assigned, row)
+    prefetch(t.assigned_marks, row >> _ASSIGNED)
+
+
+@njit
+def prefetch_impression(t, p):
+    """Hint that a held impression and its mark will be changed soon."""
+    prefetch(t.imps, p)
+    prefetch(t.imp_marks, p >> _IMPRESSION)
 
 
 @njit

@@ -181,6 +181,13 @@ def _from_5(export: Export) -> Export:
     return {**export, **tables}
 
 
+def _from_6(export: Export) -> Export:
+    """Version 6 had the fields of `assigned` in another order."""
+    meta = json.loads(bytes(export["meta"].joined)) | {"version": 7}
+    meta_table = flat(np.frombuffer(bytearray(json.dumps(meta).encode()), np.uint8))
+    return {**export, PREFIX + "assigned": _all_as(ASSIGNED, export[PREFIX + "assigned"]), "meta": meta_table}
+
+
 def _all_as(dtype: np.dtype[Any], old: Rows) -> Rows:
     return Rows(tuple((first, _as(dtype, part)) for first, part in old.parts))
 
@@ -270,4 +277,4 @@ def _spread_tags(tags: Array, ints: Array, base: int, count: int) -> None:
             tags[older & mask] = tags[p]
 
 
-UPGRADES: tuple[Callable[[Export], Export], ...] = (_from_1, _from_2, _from_3, _from_4, _from_5)
+UPGRADES: tuple[Callable[[Export], Export], ...] = (_from_1, _from_2, _from_3, _from_4, _from_5, _from_6)

@@ -68,7 +68,7 @@ WITH = np.array(
 )  # sums by quantity
 
 SMALL = np.int64(1) << 31  # the difference of two products of smaller numbers fits into one word
-# Quantities of impressions and of what they are credited with
+# Quantities of impressions and of what they are credited with: the fields of `seen`
 SHOWN = (
     "impressions",
     "clicked",
@@ -175,29 +175,19 @@ def add_change(sums, row, old, new):
 
 
 @njit
-def only_shown(old, new, row):
-    """Whether two states of a row of `assigned` differ in SHOWN at most, of a user exposed in both: nearly always.
+def is_short(old, new, row):
+    """Whether add_shown says what follows from a change of SHOWN in a row of `assigned`: nearly always.
 
-    Declared quantities are not looked at. Products of two of SHOWN fit into one word then.
+    old: a row of `seen`, of a user who was exposed. Products of two of SHOWN fit into one word then.
     """
-    if old.experiment < 0 or old.impressions <= 0 or new.impressions <= 0 or new.own != row:
+    if new.impressions <= 0 or new.own != row or new.flags & EXCLUDED:
         return False
-    if new.flags & EXCLUDED or (old.latency | new.latency) >= SMALL:
-        return False
-    same = (
-        (old.experiment ^ new.experiment) | (old.arm ^ new.arm) | (old.phase ^ new.phase) | (old.flags ^ new.flags)
-        | (old.slice ^ new.slice) | (old.own ^ new.own) | (old.clicks ^ new.clicks)
-        | (old.conversions ^ new.conversions) | (old.early_clicks ^ new.early_clicks)
-        | (old.early_conversions ^ new.early_conversions) | (old.mixed_events ^ new.mixed_events)
-        | (old.before ^ new.before) | (old.foreign ^ new.foreign) | (old.revenue ^ new.revenue)
-        | (old.early_revenue ^ new.early_revenue) | (old.pre_value ^ new.pre_value)
-    )  # fmt: skip
-    return same == 0
+    return (old.latency | new.latency) < SMALL
 
 
 @njit
 def add_shown(sums, row, old, new):
-    """As add_change for two states of which only_shown is true."""
+    """As add_change for two states that differ in SHOWN alone, where is_short."""
     x0 = (np.int64(old.impressions), np.int64(old.clicked), np.int64(old.converted), np.int64(old.latency),
           np.int64(old.timed))  # fmt: skip
     x1 = (np.int64(new.impressions), np.int64(new.clicked), np.int64(new.converted), np.int64(new.latency),

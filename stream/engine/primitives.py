@@ -30,10 +30,7 @@ def load64(typingctx: Any, arr: Any, at: Any) -> Any:
     return types.uint64(arr, types.int64), build
 
 
-@intrinsic
-def prefetch(typingctx: Any, arr: Any, at: Any) -> Any:
-    """Hint that arr[at] (one-dimensional, any item type, whole rows) will be read soon."""
-
+def _hint(most_bytes: int, signature: Any) -> Any:
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         dtype = signature.args[0].dtype
         size = (
@@ -50,12 +47,27 @@ def prefetch(typingctx: Any, arr: Any, at: Any) -> Any:
         hint = builder.module.globals.get(name) or ir.Function(
             builder.module, ir.FunctionType(ir.VoidType(), [i8p, i32, i32, i32]), name
         )
-        for line in range(0, size, CACHE_LINE):
+        hinted = list(range(0, min(size, most_bytes), CACHE_LINE))
+        if size <= most_bytes and CACHE_LINE % size and size % CACHE_LINE:  # a row may end in one line more
+            hinted.append(size - 1)
+        for line in hinted:
             there = builder.gep(byte, [ir.Constant(ir.IntType(64), line)])
             builder.call(hint, [there, ir.Constant(i32, 0), ir.Constant(i32, 3), ir.Constant(i32, 1)])
         return context.get_dummy_value()
 
-    return types.void(arr, types.int64), build
+    return signature, build
+
+
+@intrinsic
+def prefetch(typingctx: Any, arr: Any, at: Any) -> Any:
+    """Hint that arr[at] (one-dimensional, any item type, whole rows) will be read soon."""
+    return _hint(1 << 20, types.void(arr, types.int64))
+
+
+@intrinsic
+def prefetch_line(typingctx: Any, arr: Any, at: Any) -> Any:
+    """Hint that the first CACHE_LINE bytes of arr[at] will be read soon."""
+    return _hint(CACHE_LINE, types.void(arr, types.int64))
 
 
 if config.DISABLE_JIT:  # what the intrinsics mean, so that kernels also run as plain Python
@@ -65,6 +77,8 @@ if config.DISABLE_JIT:  # what the intrinsics mean, so that kernels also run as 
 
     def prefetch(arr: Any, at: Any) -> Any:  # noqa: D103
         return None
+
+    prefetch_line = prefetch
 
 
 @njit

@@ -16,6 +16,7 @@ from stream.engine.layout import (
     NEED_HOURS,
     NEED_TOUCHED,
     SCRATCH,
+    SEEN_ROWS,
     TOUCHED,
 )
 from stream.engine.turns import has_turns, oldest, rows_in
@@ -68,5 +69,5 @@ def has_room(t, events, experiments, rows, restated):
     return (
         t.m[SCRATCH] + cells <= t.scratch_keys.shape[0]
         and t.m[LEDGER] + restated <= t.ledger_keys.shape[0]
-        and t.m[TOUCHED] + rows <= t.before.shape[0]
+        and t.m[TOUCHED] + t.m[SEEN_ROWS] + rows <= t.before.shape[0]
     )

@@ -9,7 +9,7 @@ from stream.contracts.limits import FUTURE_MS
 from stream.contracts.reasons import UNREAD, Reason, status_of
 from stream.engine.batch import I64, NULL
 from stream.engine.credit import count_trouble
-from stream.engine.index import find, home, pair_find, pair_put, slot_of, tag_of
+from stream.engine.index import find, home, likely_place, pair_find, pair_put, slot_of, tag_of
 from stream.engine.layout import (
     COMBOS,
     DUPLICATE,
@@ -87,6 +87,8 @@ def encode_users(t, ids, status):
     for i in range(n):
         if i + AHEAD < n:
             prefetch(t.user_slots, home(t.user_slots, ids[i + AHEAD, 0]))
+        if i + AHEAD // 2 < n:
+            prefetch(t.user_keys, likely_place(t.user_slots, t.user_keys, ids[i + AHEAD // 2, 0]))
         if status[i] != 0:
             continue
         link, slot = find(t.user_slots, t.user_keys, 1, t.m[USERS], ids[i, 0], ids[i, 1])

@@ -46,6 +46,8 @@ from stream.engine.layout import (
     LEDGER_COLUMNS,
     NODE,
     SCRATCH,
+    SEEN,
+    SEEN_ROWS,
     TOUCHED,
     TROUBLES,
     TURN,
@@ -187,11 +189,12 @@ class Store:
 
     def room_for_touched(self, rows: int) -> None:
         """Make room for so many more assignments changed in this step."""
-        need = int(self.m[TOUCHED]) + rows
+        need = int(self.m[TOUCHED] + self.m[SEEN_ROWS]) + rows
         if need > len(self.a["before"]):
             names = (
                 "before",
                 "before_row",
+                "seen",
                 "exposing",
                 *(["before_declared"] if len(self.a["declared"]) else []),
             )
@@ -301,6 +304,7 @@ def _empty() -> dict[str, Array]:
         "before": np.zeros(SMALL, ASSIGNED),
         "before_declared": np.zeros((0, 2 * DECLARED), np.int64),
         "before_row": np.zeros(SMALL, np.int32),
+        "seen": np.zeros(SMALL, SEEN),
         "exposing": np.zeros(SMALL, EXPOSURE),
         "arena": np.zeros(SMALL, np.uint8),
         "scratch": np.zeros((SMALL, 6), np.int64),

@@ -32,6 +32,7 @@ STORED_3 = (
 )  # the same by engine version 3, with declared metrics and phases
 STORED_4 = Path(__file__).parent / "version_4"  # by engine version 4
 STORED_5 = Path(__file__).parent / "version_5"  # by engine version 5
+STORED_6 = Path(__file__).parent / "version_6"  # by engine version 6
 RULES_3 = definitions(allowed_lateness_ms=30 * MINUTE, attribution_window_ms=45 * MINUTE)
 STEPS = in_steps(arrivals(11, 400, 5 * HOUR, 40 * MINUTE), [40])
 TAKEN = 6
@@ -102,7 +103,7 @@ def test_an_export_of_version_1_goes_on_as_an_engine_that_never_stopped(folder: 
     assert known(upgraded) == known(always)
 
 
-@pytest.mark.parametrize("stored", [STORED_3, STORED_4, STORED_5])
+@pytest.mark.parametrize("stored", [STORED_3, STORED_4, STORED_5, STORED_6])
 def test_an_export_of_a_later_version_goes_on_as_an_engine_that_never_stopped(stored: Path) -> None:
     found = Snapshots(open_store(stored.as_uri()), "g000001/p00000").newest()
     assert found is not None

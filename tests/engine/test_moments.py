@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from numba import njit
 
-from stream.engine.layout import ASSIGNED, DECLARED, EARLIEST, EXCLUDED, MIXED
+from stream.engine.assigned import touch, touch_seen
+from stream.engine.layout import ASSIGNED, DECLARED, EARLIEST, EXCLUDED, SEEN, SEEN_ROWS, TOUCHED
 from stream.engine.moments import (
     MOMENTS,
     PAIRS,
@@ -13,10 +15,11 @@ from stream.engine.moments import (
     N,
     add_change,
     add_shown,
-    only_shown,
+    is_short,
     quantities,
 )
 from stream.engine.primitives import int128_of
+from stream.engine.tables import Store
 
 EDGES = [0, 1, -1, int(SMALL) - 1, int(SMALL), -int(SMALL), -int(SMALL) - 1, 10**12, -(10**12), 2**40]
 NUMBERS = st.sampled_from(EDGES) | st.integers(-(2**31), 2**31)
@@ -49,19 +52,6 @@ KNOWN_FIELDS = {
 COUNTS = st.sampled_from([0, 1, 2, 5, 2**31 - 1])
 LATENCIES = st.sampled_from([0, 1, 80, int(SMALL) - 1, int(SMALL), 2**40])
 
-# Of these follow no quantities: what decides about cohorts, links, the assignment's event_id, and the mark of a
-# touched row.
-UNSUMMED = {
-    "at",
-    "exposed_at",
-    "id_pos",
-    "id_len",
-    "next",
-    "touched",
-    "days",
-    "exposed_days",
-    "unused",
-}
 NO_DECLARED = np.zeros((0, 2 * DECLARED), np.int64)
 
 
@@ -86,25 +76,70 @@ SHOWN_CHANGES = st.fixed_dictionaries(
 )
 
 
+def seen_of(row: np.ndarray) -> np.ndarray:
+    seen = np.zeros(1, SEEN)
+    for name in SHOWN_FIELDS:
+        seen[name] = row[name]
+    return seen
+
+
 @given(before=SHOWN_CHANGES, after=SHOWN_CHANGES, what=st.integers(0, 3))
 def test_the_short_way_for_impressions_adds_the_same(
     before: dict[str, int], after: dict[str, int], what: int
 ) -> None:
     old, new = (row_of(KNOWN_FIELDS | changes) for changes in (before, after))
-    exposed = bool(old["impressions"][0] > 0 and new["impressions"][0] > 0)
+    assume(old["impressions"][0] > 0)
     small = bool(old["latency"][0] < SMALL and new["latency"][0] < SMALL)
-    assert only_shown(old[0], new[0], 0) == (exposed and small)
-    if exposed and small:
+    assert is_short(seen_of(old)[0], new[0], 0) == (small and bool(new["impressions"][0] > 0))
+    if is_short(seen_of(old)[0], new[0], 0):
         sums = np.zeros((1, len(MOMENTS), 2), np.int64)
-        add_shown(sums, 0, old[0], new[0])
+        add_shown(sums, 0, seen_of(old)[0], new[0])
         np.testing.assert_array_equal(sums, sums_of_change(old, new, what))
 
 
-@pytest.mark.parametrize("name", [name for name in ASSIGNED.names or () if name not in SHOWN_FIELDS])
-def test_the_short_way_is_not_taken_when_anything_else_that_is_summed_changes(name: str) -> None:
-    old = row_of(KNOWN_FIELDS)
-    for value in (1, 8, EXCLUDED, MIXED | EARLIEST):
-        new = row_of(KNOWN_FIELDS | {name: KNOWN_FIELDS.get(name, 0) ^ value})
-        if only_shown(old[0], new[0], 0):
-            assert not sums_of_change(old, new, 0).any(), name
-            assert name in UNSUMMED
+@pytest.mark.parametrize("other", [{"flags": EXCLUDED | EARLIEST}, {"own": 5}])
+def test_the_short_way_is_not_taken_for_a_row_without_sums(other: dict[str, int]) -> None:
+    row = row_of(KNOWN_FIELDS)
+    assert is_short(seen_of(row)[0], row[0], 0)
+    assert not is_short(seen_of(row)[0], row_of(KNOWN_FIELDS | other)[0], 0)
+
+
+@njit
+def keep(t, row, only_shown):  # type: ignore[no-untyped-def]
+    if only_shown:
+        touch_seen(t, row)
+    else:
+        touch(t, row)
+
+
+def test_a_row_of_which_more_changes_than_impressions_is_kept_as_it_was_before_the_step() -> None:
+    store = Store()
+    store.a["assigned"][3] = before = row_of(KNOWN_FIELDS)[0]
+    keep(store.tables(), 3, True)
+    for name in SHOWN_FIELDS:
+        store.a["assigned"][name][3] += 7
+    keep(store.tables(), 3, True)
+    assert (store.m[SEEN_ROWS], store.m[TOUCHED]) == (1, 0)
+    keep(store.tables(), 3, False)
+    store.a["assigned"]["clicks"][3] += 1
+    keep(store.tables(), 3, False)
+    keep(store.tables(), 3, True)
+    assert (store.m[SEEN_ROWS], store.m[TOUCHED]) == (1, 1)
+    assert store.a["seen"]["row"][0] == -1
+    kept = store.a["before"][0].copy()
+    kept["touched"] = before["touched"]
+    assert kept == before
+    assert (store.a["before_row"][0], store.a["assigned"]["touched"][3]) == (3, 1)
+
+
+@pytest.mark.parametrize("field", ["impressions", "declared"])
+def test_a_row_is_kept_whole_when_its_user_is_not_exposed_yet_or_metrics_are_declared(field: str) -> None:
+    store = Store()
+    store.a["assigned"][3] = row_of(KNOWN_FIELDS | ({"impressions": 0} if field == "impressions" else {}))[0]
+    if field == "declared":
+        store.put(
+            declared=np.zeros((8, 2 * DECLARED), np.int64),
+            before_declared=np.zeros((8, 2 * DECLARED), np.int64),
+        )
+    keep(store.tables(), 3, True)
+    assert (store.m[SEEN_ROWS], store.m[TOUCHED]) == (0, 1)
