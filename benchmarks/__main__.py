@@ -165,8 +165,6 @@ def main(
         log = _read(files, events) if any(files.values()) else None
         if log and not {"faust", "none"}.issuperset(peers):
             raise ConfigurationError("ClickHouse and Flink count the workload only: leave out --peer.")
-        if log and stages:
-            raise ConfigurationError("The stages are measured on the workload only: leave out --stages.")
         make = partial(recorded, log) if log else partial(generated, scale)
         sample = log.first(round(EVENTS_OF_SCALE * peer_scale)) if log else None
         make_sample = partial(recorded, sample) if sample else partial(generated, peer_scale)
@@ -176,7 +174,7 @@ def main(
             report = replace(report, left_out=log.left_out if log else None)
             if stages:
                 with terminal.status("counting once more, with a clock in every stage"):
-                    terminal.print(measure_in_worker(running, scale))
+                    terminal.print(measure_in_worker(running, make))
     except ServiceMissing as why:
         raise click.ClickException(f"The benchmark needs real services: {why}.") from None
     except (ConfigurationError, WorkerEnded) as why:

@@ -2,24 +2,24 @@
 
 import json
 import sys
+from collections.abc import Callable
 
 from rich.table import Table
 
-from benchmarks.oracle import expected_of
+from benchmarks.job import Job
 from benchmarks.runs import run_worker
 from benchmarks.services import Services
 from benchmarks.stages.budget import STAGES
-from benchmarks.workload import make_workload
 
 NAME = "stages"
 
 
-def measure_in_worker(services: Services, scale: float) -> Table:
-    """Count the workload of this scale with one worker that has a clock in every stage."""
-    workload = make_workload(scale)
-    expected = expected_of(workload)
-    services.load(workload.records, NAME)
-    del workload
+def measure_in_worker(services: Services, make: Callable[[], Job]) -> Table:
+    """Count what `make` makes with one worker that has a clock in every stage."""
+    job = make()
+    expected = job.expected
+    services.load(job.records, NAME)
+    del job
     result = services.folder / "stages.json"
     command = (sys.executable, "-m", "benchmarks.stages.real_worker", str(result))
     run = run_worker(services, NAME, expected, command=command)
