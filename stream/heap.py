@@ -1,6 +1,7 @@
 """The C library's heap, of which memory that was used is used again: new pages are dear (see engine.pages)."""
 
 import ctypes
+import os
 
 KEPT_BYTES = 256 << 20  # of the end of the heap
 MAPPED_BYTES = 32 << 20  # larger arrays are mapped by themselves, which is the most that glibc allows here
@@ -13,8 +14,9 @@ def use_again() -> None:
 
     For a process that counts, before its first import that starts a thread, as numpy's does: glibc gives each thread a
     heap of its own until it is told otherwise, threads that come later take over those of others, and such a heap
-    returns what is freed to the system at once.
+    returns what is freed to the system at once. Arrow's own heap does so too, soon, and begins with huge pages.
     """
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # read when Arrow is imported
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         for option, value in (

@@ -3,8 +3,6 @@
 import logging
 import time
 
-import pyarrow as pa
-
 from stream import heap
 from stream.app.engines import Engines
 from stream.contracts.avro import encode
@@ -35,7 +33,6 @@ def warm_up(definitions: Definitions) -> None:
     """Prepare this process: count a few events in an engine of its own and let them go; kernels are kept on disk."""
     heap.use_again()
     ask_for_no_huge_pages()
-    pa.set_memory_pool(pa.system_memory_pool())  # of the same heap; its own one begins with huge pages
     log.info("Preparing the kernels; the first start on a machine takes up to a minute.")
     started = time.monotonic()
     engines = Engines(key=bytes(16), partitions=2)

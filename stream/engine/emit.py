@@ -1,6 +1,7 @@
 """What a step puts out: the touched panes, totals and ledger rows with their names, rejected records, partials."""
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from stream.engine.outputs import (
     Chunk,
     Outputs,
     Table,
+    Words,
 )
 from stream.engine.outputs import LEDGER as LEDGER_TABLE
 from stream.engine.rows import Rows
@@ -195,28 +197,25 @@ class Emitter:
 
     def _slice_names(
         self, codes: npt.NDArray[np.int64], dimensions: tuple[str, ...], prefix: str
-    ) -> tuple[Any, Any]:
-        """Object arrays (dimension, value) of slice codes; 0 is `all`."""
-        dimension = np.full(len(codes), ALL, object)
-        value = np.full(len(codes), "", object)
-        for place, name in enumerate(dimensions):
-            here = (codes - 1) // CODES == place
-            names = np.array(self.dictionary(prefix + name).names, object)
-            dimension[here] = name
-            value[here] = names[(codes[here] - 1) % CODES]
-        return dimension, value
+    ) -> tuple[Words, Words]:
+        """Dimension and value of slice codes; 0 is `all`."""
+        names = [self.dictionary(prefix + name).names for name in dimensions]
+        before = np.cumsum([1, *map(len, names)])
+        place, code = np.divmod(codes - 1, CODES)
+        values = np.where(codes == 0, 0, before[place] + code)
+        return Words((ALL, *dimensions), place + 1), Words(("", *chain(*names)), values)
 
     def _panes(self) -> Table:
-        experiments, arms = self.experiments.names_of_arms()
         i = np.flatnonzero(self.panes.marks[: self.panes.rows, 1] == self.step)
         j = np.flatnonzero(self.slices.marks[: self.slices.rows, 1] == self.step)
         ea = np.concatenate([self.panes.keys[i, 0], self.slices.keys[j, 0] >> 32])
         codes = np.concatenate([np.zeros(len(i), np.int64), self.slices.keys[j, 0] & 0xFFFFFFFF])
         dimension, value = self._slice_names(codes, self.dimensions, "")
+        experiment, arm = self.experiments.words_of(ea)
         sums = np.concatenate([self.panes.sums[i], self.slices.sums[j]])
         return {
-            "experiment": experiments[ea],
-            "arm": arms[ea],
+            "experiment": experiment,
+            "arm": arm,
             "dimension": dimension,
             "value": value,
             "pane_seconds": np.repeat([PANE_MS // 1000, SLICE_PANE_MS // 1000], [len(i), len(j)]),
@@ -242,12 +241,12 @@ class Emitter:
         return table | {name: self.cohorts.sums[i, k] for k, name in enumerate(COHORTS[1])}
 
     def _whose(self, arm_and_phase: npt.NDArray[np.int64], codes: npt.NDArray[np.int64]) -> Table:
-        experiments, arms = self.experiments.names_of_arms()
         dimension, value = self._slice_names(codes, USER_DIMENSIONS, "user.")
         ea, phase = arm_and_phase // MAX_PHASES, arm_and_phase % MAX_PHASES
+        experiment, arm = self.experiments.words_of(ea)
         return {
-            "experiment": experiments[ea],
-            "arm": arms[ea],
+            "experiment": experiment,
+            "arm": arm,
             "dimension": dimension,
             "value": value,
             "phase": phase,
@@ -257,16 +256,18 @@ class Emitter:
         a = self.store.a
         touched = np.flatnonzero(a["troubled"])
         a["troubled"][touched] = 0
-        experiments, arms = self.experiments.names_of_arms()
         counts = a["troubles"][touched].reshape(-1, len(TROUBLES[1]))
         numbers = (touched[:, None] * MAX_ARMS + np.arange(MAX_ARMS)).reshape(-1)
         some = counts.any(axis=1)
-        names, arms, counts = experiments[numbers[some]], arms[numbers[some]], counts[some]
+        experiments, arms = (list(words) for words in self.experiments.words_of(numbers[some]))
+        counts = counts[some]
         if self.store.m[UNKNOWN_TROUBLED]:
             self.store.m[UNKNOWN_TROUBLED] = 0
-            names, arms = np.append(names, ""), np.append(arms, UNKNOWN_ARM)
+            experiments, arms = [*experiments, ""], [*arms, UNKNOWN_ARM]
             counts = np.vstack([counts, self.store.m[UNKNOWN_TROUBLES:][: len(TROUBLES[1])]])
-        return {"experiment": names, "arm": arms} | {name: counts[:, k] for k, name in enumerate(TROUBLES[1])}
+        return {"experiment": experiments, "arm": arms} | {
+            name: counts[:, k] for k, name in enumerate(TROUBLES[1])
+        }
 
     def _declared(self) -> Table:
         declaring = self.store.a["declaring"]
@@ -285,9 +286,8 @@ class Emitter:
         a["ledger_fragment"][self._first_new_hour : n] = self.step
         i = np.flatnonzero(a["ledger_touched"][:n] == -1)
         a["ledger_touched"][i] = self.step
-        words = np.array([topic.word for topic in Topic], object)
         table: Table = {
-            "topic": words[a["ledger_keys"][i, 0]],
+            "topic": Words([topic.word for topic in Topic], a["ledger_keys"][i, 0]),
             "hour_ms": a["ledger_keys"][i, 1] * HOUR_MS,
             "fragment": a["ledger_fragment"][i],
         }

@@ -1,9 +1,11 @@
 """Experiments and arms as numbers, and which assignments are taken."""
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from stream.contracts.definitions import Arm, Definitions, Experiment, Policy
 from stream.contracts.limits import MAX_ARMS, MAX_EXPERIMENTS
@@ -18,6 +20,7 @@ from stream.engine.moments import (
     FORETELLS_REVENUE,
 )
 from stream.engine.names import Names
+from stream.engine.outputs import Words
 from stream.engine.tables import Store
 
 POLICIES = {Policy.EXCLUDE: EXCLUDE, Policy.FIRST: FIRST, Policy.AS_OF: AS_OF}
@@ -52,7 +55,7 @@ class Experiments:
         self._definitions = Definitions()
         self._unseen_ms = -1
         self._declared: dict[str, Mapping[str, Arm]] = {}
-        self._by_arm: tuple[Any, Any] | None = None  # names of arms, made anew when there is another one
+        self._by_arm: Words | None = None  # names of arms, made anew when there is another one
 
     def define(self, definitions: Definitions, unseen_ms: int = -1) -> None:
         """Take the rules of all experiments, known and declared. unseen_ms: no event so far was as late.
@@ -91,20 +94,19 @@ class Experiments:
             self._by_arm = None
         return number, number * MAX_ARMS + arms.index(arm), 0
 
-    def names_of_arms(self) -> tuple[Any, Any]:
-        """Object arrays by arm number: experiment name, arm name. They must not be changed."""
+    def words_of(self, arms: npt.NDArray[np.int64]) -> tuple[Words, Words]:
+        """Experiment and arm of these numbers of arms."""
         if self._by_arm is None:
-            self._by_arm = self._make_names_of_arms()
-        return self._by_arm
+            self._by_arm = self._make_words_of_arms()
+        return Words(self.names, arms // MAX_ARMS), Words(self._by_arm.names, self._by_arm.codes[arms])
 
-    def _make_names_of_arms(self) -> tuple[Any, Any]:
-        experiments = np.full(len(self.names) * MAX_ARMS, "", object)
-        arms = np.full(len(self.names) * MAX_ARMS, "", object)
-        for number, name in enumerate(self.names):
-            first = number * MAX_ARMS
-            experiments[first : first + MAX_ARMS] = name
-            arms[first : first + len(self.arms[number])] = self.arms[number]
-        return experiments, arms
+    def _make_words_of_arms(self) -> Words:
+        numbers = {name: k for k, name in enumerate(dict.fromkeys(chain(*self.arms)))}
+        codes = np.zeros(len(self.names) * MAX_ARMS, np.int64)
+        for experiment, arms in enumerate(self.arms):
+            first = experiment * MAX_ARMS
+            codes[first : first + len(arms)] = [numbers[arm] for arm in arms]
+        return Words(list(numbers), codes)
 
     def export(self) -> dict[str, Any]:
         """Names in order."""

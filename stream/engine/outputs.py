@@ -4,13 +4,16 @@ The sink adds `generation`, `partition` and `version` (the step) to each row of 
 `dimension`/`value`: `all` and '' or a slice dimension and its value.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from stream.engine.moments import FLAGS, MOMENTS
 
-Column = Any  # numpy array or list, all of one table equally long
+Column = Any  # numpy array, list or Words, all of one table equally long
 Table = dict[str, Column]
 Tally = tuple[str, str, str]  # a topic's word, an outcome, the reason of a rejected record or ''
 
@@ -58,6 +61,22 @@ TABLES = {
     "panes": PANES, "totals": TOTALS, "cohorts": COHORTS, "troubles": TROUBLES,
     "declared_metrics": DECLARED_METRICS, "ledger": LEDGER, "dead_letters": DEAD_LETTERS,
 }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A column of texts of which few differ: row i has names[codes[i]]."""
+
+    names: Sequence[str]
+    codes: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self.codes)
+
+    def __iter__(self) -> Iterator[str]:
+        """The text of each row."""
+        return map(self.names.__getitem__, self.codes.tolist())
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ class ExperimentPanes:
         self._decode = decode
         self.arms: dict[str, int] = {}  # every arm ever seen, and its index in the sums
         self._kept: dict[int, dict[int, tuple[int, bytes]]] = {}  # chunk: source: version, value
-        self._slots: dict[int, int] = {}  # chunk: row of _chunks and _totals
+        self._slots: dict[int, int] = {}  # chunk: row of _chunks and _totals; rows behind them are zero
         self._chunks = np.empty(0, np.int64)
         self._totals = np.zeros((0, 0, len(COUNTS)), np.int64)
         self._laid_out: dict[int, Counts] = {}  # chunk: (PANES_IN_CHUNK, arms, counts)
@@ -116,6 +116,11 @@ class ExperimentPanes:
     def _reserve(self, chunk: int) -> None:
         if chunk in self._slots:
             return
-        self._slots[chunk] = len(self._chunks)
-        self._chunks = np.append(self._chunks, chunk)
-        self._totals = np.pad(self._totals, ((0, 1), (0, 0), (0, 0)))
+        row = self._slots[chunk] = len(self._slots)
+        if row == len(
+            self._chunks
+        ):  # twice as many, or each chunk of a long backlog would copy all before it
+            more = max(8, row)
+            self._chunks = np.pad(self._chunks, (0, more))
+            self._totals = np.pad(self._totals, ((0, more), (0, 0), (0, 0)))
+        self._chunks[row] = chunk

@@ -18,6 +18,7 @@ from stream.engine.outputs import (
     TOTALS,
     TROUBLES,
     WIDE,
+    Words,
 )
 from stream.results.columns import HEALTH, HISTORY, RESULTS
 
@@ -74,8 +75,8 @@ class Shape:
     def rows(self, columns: Mapping[str, Any], *, generation: int, partition: int, version: Any) -> pa.Table:
         """Columns as an Arrow table. version: one for all rows, or an array of one for each.
 
-        columns: lists, numpy or Arrow arrays, all equally long. Int128 columns (squares, products, revenue) may be
-        lists of integers, int64 arrays of shape (rows,), or int64 arrays (rows, 2): low word, high word.
+        columns: lists, Words, numpy or Arrow arrays, all equally long. Int128 columns (squares, products, revenue)
+        may be lists of integers, int64 arrays of shape (rows,), or int64 arrays (rows, 2): low word, high word.
         Arrays are kept, not copied: they must not change afterwards.
         Raises ValueError when a column is missing, unknown or of another length.
         """
@@ -185,6 +186,8 @@ def _array(column: Any, kind: pa.DataType) -> pa.Array:
         return int128(column)
     if isinstance(column, pa.Array):
         return column.cast(kind)
+    if isinstance(column, Words):
+        return pa.array(column.names, kind).take(pa.array(column.codes))
     if kind == pa.date32():
         return pa.array(column, pa.int32()).cast(kind)
     if kind == TIME:

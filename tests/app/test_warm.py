@@ -8,6 +8,10 @@ PROGRAM = """
 import sys
 from pathlib import Path
 
+from stream import heap
+
+heap.use_again()
+
 import pyarrow as pa
 from numba.core.dispatcher import Dispatcher
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream.engine.outputs import Words
 from stream.sink.origins import Origins
 from stream.sink.outbox import newest
 from stream.sink.tables import SHAPES, int128
@@ -45,6 +46,17 @@ def test_missing_and_unknown_columns_are_errors(wrong: dict[str, list[int]]) -> 
         del columns["clicks"]
     with pytest.raises(ValueError, match="user_sums: columns differ"):
         SHAPES["totals"].rows(columns, generation=1, partition=0, version=1)
+
+
+@given(codes=st.lists(st.integers(0, 2)))
+def test_words_become_the_texts_they_stand_for(codes: list[int]) -> None:
+    words = Words(["", "a", "größer"], np.array(codes, np.int64))
+    texts = [words.names[code] for code in codes]
+    assert (len(words), list(words)) == (len(texts), texts)
+    columns = {"experiment": words, "metric": texts, "slot": [1] * len(texts), "since_ms": [-1] * len(texts)}
+    rows = SHAPES["declared_metrics"].rows(columns, generation=1, partition=0, version=1)
+    assert rows["experiment"].type == rows["metric"].type == pa.string()
+    assert rows["experiment"].to_pylist() == rows["metric"].to_pylist() == texts
 
 
 def test_columns_of_different_lengths_are_an_error() -> None:
