@@ -103,8 +103,7 @@ def _run(folder: Path) -> Cost:
     jars, log = flink_jars(), folder / "flink.log"
     java = command_for("java", writable=folder, readable=jars)
     command = [*java, *JVM, "-cp", f"{jars}/*", "org.apache.flink.table.client.SqlClient", "embedded"]
-    memory = MemoryAtHand(MEMORY_BYTES)
-    with log.open("wb") as out:
+    with MemoryAtHand(MEMORY_BYTES) as memory, log.open("wb") as out:
         child = subprocess.Popen(
             [*command, "-f", str(folder / "job.sql")],
             env=os.environ | {"FLINK_CONF_DIR": str(folder)},
@@ -112,21 +111,21 @@ def _run(folder: Path) -> Cost:
             stdout=out,
             stderr=out,
         )
-    start = newest = sample(child.pid)
-    has_begun = False
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while child.poll() is None:
-        if time.monotonic() > deadline:
-            child.kill()
-            child.wait()
-            raise RuntimeError(f"Flink did not finish:\n{log.read_text()[-3000:]}")
-        now = sample(child.pid)
-        newest = now if now.peak_rss_mb else newest  # it may just have ended
-        if not has_begun:
-            has_begun, start = BEGUN in log.read_text(), newest
-            if has_begun:
-                memory.give_back()
-        time.sleep(START_POLL_SECONDS)
+        start = newest = sample(child.pid)
+        has_begun = False
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while child.poll() is None:
+            if time.monotonic() > deadline:
+                child.kill()
+                child.wait()
+                raise RuntimeError(f"Flink did not finish:\n{log.read_text()[-3000:]}")
+            now = sample(child.pid)
+            newest = now if now.peak_rss_mb else newest  # it may just have ended
+            if not has_begun:
+                has_begun, start = BEGUN in log.read_text(), newest
+                if has_begun:
+                    memory.give_back()
+            time.sleep(START_POLL_SECONDS)
     if "[ERROR]" in log.read_text():
         raise RuntimeError(f"Flink failed:\n{log.read_text()[-3000:]}")
     return newest.cost_since(start)

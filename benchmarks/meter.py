@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 _HOLD = "import sys; held = b'.' * int(sys.argv[1]); print(flush=True); sys.stdin.read()"
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -47,11 +48,22 @@ class MemoryAtHand:
         command = [sys.executable, "-c", _HOLD, str(min(nbytes, free // 2))]
         self._holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._holder.stdout is not None
-        self._holder.stdout.readline()  # it holds all
+        if not self._holder.stdout.readline():  # one line when it holds all
+            self.give_back()
+            raise RuntimeError(
+                f"{nbytes:,} bytes could not be held, and figures would be too high: free memory."
+            )
 
     def give_back(self) -> None:
         """Nothing is held from here on."""
-        self._holder.communicate()
+        if self._holder.returncode is None:
+            self._holder.communicate()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.give_back()
 
 
 def sample(*pids: int) -> Sample:

@@ -88,8 +88,8 @@ def run_worker(
     folder.mkdir()
     environment = services.environment(name)
     migrate(environment)
-    memory = MemoryAtHand()
     with ExitStack() as stack:
+        memory = stack.enter_context(MemoryAtHand())
         client = stack.enter_context(services.client(name))
         processes = [
             stack.enter_context(running_worker(environment, folder / f"worker{i}.log", command))

@@ -98,7 +98,7 @@ def fold_users(
         if row < 0:  # more changed: it is among the others
             continue
         a = t.assigned[row]
-        if t.declared.shape[0] > row or not is_short(s, a, row):
+        if not is_short(s, a):
             touch(t, row)
             continue
         a.touched = 0

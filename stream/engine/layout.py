@@ -78,7 +78,7 @@ LEDGER_COLUMNS = L_MISROUTED + 1
  WATCH_USED, ITEM_WATCHES, ASG, ASG_FREE, ARENA, SCRATCH, TOUCHED, UNKNOWN_TROUBLED, LEDGER, WINDOW,
  COMBOS, NEED_CELLS, NEED_HOURS, NEED_TOUCHED, UNKNOWN_TROUBLES) = range(27)  # fmt: skip
 # The last one is the first of TROUBLES counters: of users without a known arm.
-SEEN_ROWS = 30
+SEEN_ROWS = UNKNOWN_TROUBLES + TROUBLES
 
 
 # The arrays of the state as kernels see them: name -> (dtype of a row, shape of a row).

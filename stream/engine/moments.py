@@ -175,14 +175,12 @@ def add_change(sums, row, old, new):
 
 
 @njit
-def is_short(old, new, row):
+def is_short(old, new):
     """Whether add_shown says what follows from a change of SHOWN in a row of `assigned`: nearly always.
 
     old: a row of `seen`, of a user who was exposed. Products of two of SHOWN fit into one word then.
     """
-    if new.impressions <= 0 or new.own != row or new.flags & EXCLUDED:
-        return False
-    return (old.latency | new.latency) < SMALL
+    return new.impressions > 0 and (old.latency | new.latency) < SMALL
 
 
 @njit

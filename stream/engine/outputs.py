@@ -63,7 +63,7 @@ TABLES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # the same texts can be numbered in several ways
 class Words:
     """A column of texts of which few differ: row i has names[codes[i]]."""
 

@@ -29,6 +29,7 @@ _TIMES = {
     "written_at_ms", "data_as_of_ms", "heard_at_ms", "assignments_at_ms", "impressions_at_ms", "interactions_at_ms",
     "minute_ms", "counts_since_ms", "decided_at_ms", "undone_at_ms",
 }  # fmt: skip
+TAKEN_ROWS = 1 << 20  # of names at once: a text column of Arrow in one piece holds at most 2 GiB
 _NARROW = {"pane_seconds": pa.uint32(), "window_seconds": pa.uint32(), "last_step": pa.uint64()}
 _TEXTS = {
     "experiment", "arm", "dimension", "value", "topic", "reason", "field", "rule", "worker", "reasons", "warnings",
@@ -187,7 +188,9 @@ def _array(column: Any, kind: pa.DataType) -> pa.Array:
     if isinstance(column, pa.Array):
         return column.cast(kind)
     if isinstance(column, Words):
-        return pa.array(column.names, kind).take(pa.array(column.codes))
+        names = pa.array(column.names, kind)
+        pieces = [column.codes[i : i + TAKEN_ROWS] for i in range(0, len(column), TAKEN_ROWS)]
+        return pa.chunked_array([names.take(pa.array(piece)) for piece in pieces], kind)
     if kind == pa.date32():
         return pa.array(column, pa.int32()).cast(kind)
     if kind == TIME:

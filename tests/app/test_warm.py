@@ -8,11 +8,6 @@ PROGRAM = """
 import sys
 from pathlib import Path
 
-from stream import heap
-
-heap.use_again()
-
-import pyarrow as pa
 from numba.core.dispatcher import Dispatcher
 
 from benchmarks.stages.in_process import Log, WorkerInProcess
@@ -24,7 +19,6 @@ from stream.intake.fetch_check import why_not_raw
 log = Log(make_workload(0.03))
 warm_up(Definitions())
 assert not why_not_raw()
-assert pa.default_memory_pool().backend_name == "system"
 modules = set(sys.modules)
 late = []
 load = Dispatcher.compile

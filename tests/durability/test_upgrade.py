@@ -17,7 +17,7 @@ from stream.durability.store import open_store
 from stream.durability.surroundings import Owner, Surroundings
 from stream.engine import ENGINE_VERSION
 from stream.engine.migrations import EVENTS_OF_VERSION_2, SUMS_OF_VERSION_2
-from stream.engine.outputs import TABLES, Chunk, Outputs
+from stream.engine.outputs import TABLES, Chunk, Outputs, Words
 from stream.errors import ConfigurationError
 from tests.durability.fakes import ENGINE_VERSION as OLD
 from tests.durability.fakes import Crash, Database, Doom, FakeReading, FakeReadings, HandClock
@@ -73,8 +73,12 @@ def planned_at(step: Given) -> int:
 
 
 def as_text(outputs: Outputs, names: Sequence[str] = UNCHANGED) -> str:
-    tables = {n: {c: np.asarray(v).tolist() for c, v in outputs.tables[n].items()} for n in names}
+    tables = {n: {c: values(v) for c, v in outputs.tables[n].items()} for n in names}
     return repr((tables, outputs.chunks, outputs.clock_ms, outputs.horizon_ms))
+
+
+def values(column: object) -> object:
+    return list(column) if isinstance(column, Words) else np.asarray(column).tolist()
 
 
 def take(run: Run, step: Given) -> Outputs:

@@ -1,6 +1,7 @@
 """Random streams with everything that goes wrong: duplicates, disorder, late events, changed arms, orphans, poison."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
@@ -22,6 +23,7 @@ from tests.engine.makers import (
 from tests.engine.oracle import Oracle
 
 Given = dict[Topic, list[Arrival]]
+LATENCIES = (None, 0.0, 12.5, 99.7)
 CAUGHT_UP = (True, True, True)
 COUNT_NAMES = {
     "clicked": "clicked_impressions",
@@ -74,7 +76,20 @@ def first_definitions(**changes: object) -> Definitions:
     )
 
 
-def _one_of(values: list[Any], event_id: str) -> Any:
+def without_metrics(**changes: object) -> Definitions:
+    """The same experiments without declared metrics: impressions take the short way through the engine."""
+    rules = definitions(**changes)
+    return rules.model_copy(
+        update={
+            "experiments": tuple(
+                e.model_copy(update={"metrics": {}, "pre_value": None if e.metrics else e.pre_value})
+                for e in rules.experiments
+            )
+        }
+    )
+
+
+def _one_of(values: Sequence[Any], event_id: str) -> Any:
     """One of these by the id: what is added to events later must not change the others."""
     return values[crc32(event_id.encode()) % len(values)]
 
@@ -85,6 +100,7 @@ class World:
 
     random: random.Random
     users: int = 4
+    latencies: tuple[float | None, ...] = LATENCIES
     serial: int = 0
 
     def __post_init__(self) -> None:
@@ -145,7 +161,7 @@ class World:
         shown = an_impression(
             event_id, at, user, impression_id=name, item_id=item, surface=r.choice(["home", "cart"]),
             country=r.choice(["DE", None]), device=r.choice(["web", "app"]), model_version=r.choice(["v1", "v2"]),
-            latency_ms=_one_of([None, 0.0, 12.5, 99.7], event_id),
+            latency_ms=_one_of(self.latencies, event_id),
         )  # fmt: skip
         self.impressions.append(shown)
         return Topic.IMPRESSIONS, shown
@@ -174,9 +190,9 @@ class World:
         )  # fmt: skip
 
 
-def arrivals(seed: int, events: int, span: int, disorder: int) -> list[tuple[Topic, Arrival]]:
+def arrivals(seed: int, events: int, span: int, disorder: int, **world_: Any) -> list[tuple[Topic, Arrival]]:
     """So many events in order of arrival, their times rising over `span` ms, each up to `disorder` ms off."""
-    world = World(random.Random(seed))
+    world = World(random.Random(seed), **world_)
     out = []
     for i in range(events):
         now = T0 + span * i // events

@@ -1,18 +1,35 @@
 """The engine against the brute-force oracle on random streams, and the laws of cutting, order and replay."""
 
 import random
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream.contracts.definitions import Definitions
 from stream.contracts.topics import Topic
+from stream.engine import emit, folded
 from stream.engine.engine import Engine
+from stream.engine.layout import SEEN_ROWS
 from tests.engine.makers import DAY, HOUR, KEY, MINUTE, Run
 from tests.engine.oracle import Oracle
-from tests.engine.streams import CAUGHT_UP, Given, arrivals, assert_equal, definitions, in_steps, oracle_step
+from tests.engine.streams import (
+    CAUGHT_UP,
+    LATENCIES,
+    Given,
+    arrivals,
+    assert_equal,
+    definitions,
+    in_steps,
+    oracle_step,
+    without_metrics,
+)
 
 SEEDS = st.integers(0, 10**6)
+RULES = st.sampled_from([definitions, without_metrics])
+LONG_LATENCIES = (*LATENCIES, 5e8, 1e9)  # three of a user are no number whose square fits into a word
 SIZES = st.lists(st.integers(1, 80), min_size=1, max_size=4)
 
 
@@ -30,12 +47,19 @@ def run_steps(run: Run, steps: list[Given]) -> Run:
 
 
 def compare(
-    seed: int, events: int, span: int, disorder: int, sizes: list[int], **settings_: int
+    seed: int,
+    events: int,
+    span: int,
+    disorder: int,
+    sizes: list[int],
+    rules_of: Callable[..., Definitions] = definitions,
+    world: Mapping[str, Any] | None = None,
+    **settings_: int,
 ) -> tuple[Run, Oracle]:
-    rules = definitions(**settings_)
+    rules = rules_of(**settings_)
     run, oracle = Run(rules), Oracle(rules)
     rand = random.Random(seed)
-    for step in in_steps(arrivals(seed, events, span, disorder), sizes):
+    for step in in_steps(arrivals(seed, events, span, disorder, **(world or {})), sizes):
         caught_up = CAUGHT_UP if rand.random() < 0.7 else tuple(rand.random() < 0.5 for _ in range(3))
         run.step(
             assignments=step[Topic.ASSIGNMENTS], impressions=step[Topic.IMPRESSIONS],
@@ -48,20 +72,25 @@ def compare(
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=SEEDS, sizes=SIZES)
-def test_engine_equals_oracle_when_nothing_is_late(seed: int, sizes: list[int]) -> None:
-    compare(seed, 150, 3 * HOUR, 20 * MINUTE, sizes, allowed_lateness_ms=7 * DAY)
+@given(seed=SEEDS, sizes=SIZES, rules_of=RULES)
+def test_engine_equals_oracle_when_nothing_is_late(
+    seed: int, sizes: list[int], rules_of: Callable[..., Definitions]
+) -> None:
+    compare(seed, 150, 3 * HOUR, 20 * MINUTE, sizes, rules_of, allowed_lateness_ms=7 * DAY)
 
 
 @settings(max_examples=80, deadline=None)
-@given(seed=SEEDS, sizes=SIZES)
-def test_engine_equals_oracle_with_late_events_and_expiry(seed: int, sizes: list[int]) -> None:
+@given(seed=SEEDS, sizes=SIZES, rules_of=RULES)
+def test_engine_equals_oracle_with_late_events_and_expiry(
+    seed: int, sizes: list[int], rules_of: Callable[..., Definitions]
+) -> None:
     compare(
         seed,
         250,
         6 * HOUR,
         40 * MINUTE,
         sizes,
+        rules_of,
         allowed_lateness_ms=30 * MINUTE,
         attribution_window_ms=45 * MINUTE,
     )
@@ -104,11 +133,11 @@ def test_any_order_of_arrival_gives_the_same_numbers_when_nothing_is_late(
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=SEEDS, sizes=SIZES, cut=st.integers(0, 10))
+@given(seed=SEEDS, sizes=SIZES, cut=st.integers(0, 10), rules_of=RULES)
 def test_an_engine_loaded_from_an_export_puts_out_the_same_bytes(
-    seed: int, sizes: list[int], cut: int
+    seed: int, sizes: list[int], cut: int, rules_of: Callable[..., Definitions]
 ) -> None:
-    rules = definitions(allowed_lateness_ms=30 * MINUTE, attribution_window_ms=45 * MINUTE)
+    rules = rules_of(allowed_lateness_ms=30 * MINUTE, attribution_window_ms=45 * MINUTE)
     steps = in_steps(arrivals(seed, 200, 5 * HOUR, 40 * MINUTE), sizes)
     first = run_steps(Run(rules), steps[:cut])
     engine = Engine.load(first.engine.export(), key=KEY, partition=0, partitions=1, definitions=rules)
@@ -132,6 +161,30 @@ def test_an_engine_loaded_from_an_export_puts_out_the_same_bytes(
 def plain(outputs: object) -> object:
     tables = {n: {c: list(v) for c, v in t.items()} for n, t in outputs.tables.items()}  # type: ignore[attr-defined]
     return tables, outputs.chunks, outputs.clock_ms  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("latencies", [LATENCIES, LONG_LATENCIES])
+def test_sums_over_users_are_right_when_they_are_gathered_piece_by_piece(
+    seed: int, latencies: tuple[float | None, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folded, "SMALL", 4)
+    monkeypatch.setattr(emit, "MOVED_ROWS", 4)
+    fold_users, begun_at, short = emit.fold_users, [], []
+
+    def noted(tables, start, *others):  # type: ignore[no-untyped-def]
+        begun_at.append(start)
+        short.append(tables.m[SEEN_ROWS])
+        return fold_users(tables, start, *others)
+
+    monkeypatch.setattr(emit, "fold_users", noted)
+    compare(
+        seed, 1500, 3 * HOUR, 20 * MINUTE, [300, 97, 150], without_metrics, {"users": 20, "latencies": latencies},
+        allowed_lateness_ms=7 * DAY,
+    )  # fmt: skip
+    assert any(begun_at)
+    assert any(short)
+    assert any(0 < start < seen for start, seen in zip(begun_at, short, strict=True))
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numba import njit
 
 from stream.engine.assigned import touch, touch_seen
-from stream.engine.layout import ASSIGNED, DECLARED, EARLIEST, EXCLUDED, SEEN, SEEN_ROWS, TOUCHED
+from stream.engine.layout import ASSIGNED, DECLARED, SEEN, SEEN_ROWS, TOUCHED
 from stream.engine.moments import (
     MOMENTS,
     PAIRS,
@@ -90,18 +90,11 @@ def test_the_short_way_for_impressions_adds_the_same(
     old, new = (row_of(KNOWN_FIELDS | changes) for changes in (before, after))
     assume(old["impressions"][0] > 0)
     small = bool(old["latency"][0] < SMALL and new["latency"][0] < SMALL)
-    assert is_short(seen_of(old)[0], new[0], 0) == (small and bool(new["impressions"][0] > 0))
-    if is_short(seen_of(old)[0], new[0], 0):
+    assert is_short(seen_of(old)[0], new[0]) == (small and bool(new["impressions"][0] > 0))
+    if is_short(seen_of(old)[0], new[0]):
         sums = np.zeros((1, len(MOMENTS), 2), np.int64)
         add_shown(sums, 0, seen_of(old)[0], new[0])
         np.testing.assert_array_equal(sums, sums_of_change(old, new, what))
-
-
-@pytest.mark.parametrize("other", [{"flags": EXCLUDED | EARLIEST}, {"own": 5}])
-def test_the_short_way_is_not_taken_for_a_row_without_sums(other: dict[str, int]) -> None:
-    row = row_of(KNOWN_FIELDS)
-    assert is_short(seen_of(row)[0], row[0], 0)
-    assert not is_short(seen_of(row)[0], row_of(KNOWN_FIELDS | other)[0], 0)
 
 
 @njit

@@ -65,7 +65,9 @@ try:
 except SystemExit:
     pass
 import numpy as np
+import pyarrow as pa
 
+assert pa.default_memory_pool().backend_name == "system", "Arrow was imported before the heap was set up"
 threads = [threading.Thread(target=np.ones, args=(1 << 20,)) for _ in range(20)]
 for thread in threads:
     thread.start()

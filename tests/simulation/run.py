@@ -10,7 +10,7 @@ from stream.durability.journal import Entry
 from stream.durability.machine import Sink
 from stream.durability.partition import Partition
 from tests.engine.makers import DAY, HOUR, MINUTE
-from tests.engine.streams import definitions
+from tests.engine.streams import definitions, without_metrics
 from tests.simulation.broker import Broker, Group
 from tests.simulation.checkpoints import SharedStore
 from tests.simulation.database import Database
@@ -105,7 +105,9 @@ class Simulation:
             group=Group(weather.partitions),
             heartbeats={},
             machines=self.engines,
-            definitions=definitions(allowed_lateness_ms=lateness[0], attribution_window_ms=lateness[1]),
+            definitions=(definitions, without_metrics)[seed % 2](
+                allowed_lateness_ms=lateness[0], attribution_window_ms=lateness[1]
+            ),
             began_ms=broker.latest_ms - behind_ms,
             partition_class=product.partition_class,
             sink_of=product.sink_of,

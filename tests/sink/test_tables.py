@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.engine.outputs import Words
+from stream.sink import tables
 from stream.sink.origins import Origins
 from stream.sink.outbox import newest
 from stream.sink.tables import SHAPES, int128
@@ -54,7 +55,9 @@ def test_words_become_the_texts_they_stand_for(codes: list[int]) -> None:
     texts = [words.names[code] for code in codes]
     assert (len(words), list(words)) == (len(texts), texts)
     columns = {"experiment": words, "metric": texts, "slot": [1] * len(texts), "since_ms": [-1] * len(texts)}
-    rows = SHAPES["declared_metrics"].rows(columns, generation=1, partition=0, version=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "TAKEN_ROWS", 4)
+        rows = SHAPES["declared_metrics"].rows(columns, generation=1, partition=0, version=1)
     assert rows["experiment"].type == rows["metric"].type == pa.string()
     assert rows["experiment"].to_pylist() == rows["metric"].to_pylist() == texts
 
