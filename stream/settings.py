@@ -27,7 +27,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from stream.contracts.addresses import bootstrap_servers
+from stream.access import PREFIX, BrokerAccess
 from stream.contracts.definitions import Definitions, duration_ms, load_experiments
 from stream.contracts.models import Currency
 from stream.contracts.topics import DEFAULT_PREFIX, Topic
@@ -36,7 +36,6 @@ from stream.errors import ConfigurationError
 from stream.results.rules import MIN_SLICE_USERS, Rules
 from stream.stats.confidence import DEFAULT_ALPHA, DEFAULT_CONCENTRATION, DEFAULT_TUNING, Confidence
 
-PREFIX = "LIFTSTREAM_"
 FILE = "liftstream.toml"
 SLICEABLE = ("item_id", "surface", "model", "model_version", "country", "device", "category")
 
@@ -48,11 +47,6 @@ def _parse_duration(value: Any) -> timedelta:
 def _parse_list(text: Any) -> Any:
     """`a,b` as ("a", "b"); a TOML array as it is."""
     return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else text
-
-
-def _check_broker(url: str) -> str:
-    bootstrap_servers(url)
-    return url
 
 
 def _check_clickhouse_url(url: str) -> str:
@@ -101,16 +95,13 @@ Duration = Annotated[timedelta, BeforeValidator(_parse_duration)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_list)]
 
 
-class Settings(BaseSettings):
+class Settings(BrokerAccess, BaseSettings):
     """All settings. Read them with `Settings.load()`, which turns every mistake into one sentence."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, toml_file=FILE, extra="forbid", frozen=True, validate_default=True
     )
 
-    broker: Annotated[str, AfterValidator(_check_broker)] = Field(
-        "kafka://127.0.0.1:9092", description="Kafka: `kafka://host:port`, several hosts with commas between."
-    )
     clickhouse_url: Annotated[str, AfterValidator(_check_clickhouse_url)] = Field(
         "http://default:@127.0.0.1:8123/liftstream",
         repr=False,  # it holds a password
@@ -280,11 +271,6 @@ class Settings(BaseSettings):
             raise ConfigurationError(f"{FILE} is not valid TOML: {error}.") from None
         except ValidationError as error:
             raise ConfigurationError(_sentence(error)) from None
-
-    @property
-    def bootstrap_servers(self) -> list[str]:
-        """`host:port` of each broker."""
-        return bootstrap_servers(self.broker)
 
     def topic(self, topic: Topic) -> str:
         """The full name of an input topic."""

@@ -8,6 +8,7 @@ from typing import Any
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError, for_code
 
+from stream.access import PREFIX, Refusals
 from stream.contracts.topics import Topic
 from stream.errors import ConfigurationError, Unavailable
 from stream.settings import Settings
@@ -47,7 +48,7 @@ def create_topics(settings: Settings) -> tuple[str, ...]:
 
     Raises Unavailable when the broker does not answer, ConfigurationError when it refuses or when topics disagree.
     """
-    with _admin(settings) as admin:
+    with admin_client(settings) as admin:
         counts = _partition_counts(admin)
         missing = [plan for plan in planned_topics(settings) if plan.name not in counts]
         for plan in missing:
@@ -63,7 +64,7 @@ def create_topics(settings: Settings) -> tuple[str, ...]:
 def partition_counts(settings: Settings) -> dict[str, int]:
     """Number of partitions of each of our topics that exists. Raises Unavailable."""
     names = {plan.name for plan in planned_topics(settings)}
-    with _admin(settings) as admin:
+    with admin_client(settings) as admin:
         return {name: count for name, count in _partition_counts(admin).items() if name in names}
 
 
@@ -83,21 +84,26 @@ def disagreements(settings: Settings, counts: Mapping[str, int]) -> list[str]:
 
 
 @contextmanager
-def _admin(settings: Settings) -> Iterator[Any]:
+def admin_client(settings: Settings) -> Iterator[Any]:
+    """A client that may ask and change the broker. Raises Unavailable, from the block too."""
     try:
-        admin = KafkaAdminClient(
-            bootstrap_servers=settings.bootstrap_servers,
-            bootstrap_timeout_ms=CONNECT_MS,
-            request_timeout_ms=CONNECT_MS,
-        )
-    except KafkaTimeoutError:
-        waited = f"{CONNECT_MS / 1000:g} s"
-        raise Unavailable(
-            f"The broker {settings.broker} did not answer for {waited}: start it, or set LIFTSTREAM_BROKER."
-        ) from None
+        with Refusals() as refusals:
+            admin = KafkaAdminClient(
+                bootstrap_servers=settings.bootstrap_servers,
+                **settings.kafka_options,
+                bootstrap_timeout_ms=CONNECT_MS,
+                request_timeout_ms=CONNECT_MS,
+            )
     except (KafkaError, OSError) as error:
+        why = refusals.first or _first_line(error)
+        waited = (
+            f"did not answer for {CONNECT_MS / 1000:g} s"
+            if isinstance(error, KafkaTimeoutError)
+            else "cannot be used"
+        )
         raise Unavailable(
-            f"The broker {settings.broker} cannot be used ({_first_line(error)}): check LIFTSTREAM_BROKER."
+            f"The broker {settings.broker} {waited} ({why}): start it, or correct {PREFIX}BROKER,"
+            f" {PREFIX}SECURITY_PROTOCOL and what goes with them."
         ) from None
     try:
         yield admin

@@ -4,14 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kafka.admin import KafkaAdminClient
-from kafka.errors import KafkaError
-
 from stream.contracts.topics import Topic
 from stream.durability.identity import Cluster, InputTopic
-from stream.errors import ConfigurationError, Unavailable
+from stream.errors import ConfigurationError
 from stream.settings import Settings
-from stream.topics import CONNECT_MS, disagreements
+from stream.topics import admin_client, disagreements
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +33,9 @@ def describe_broker(settings: Settings) -> Broker:
 
 
 def _ask(settings: Settings) -> tuple[dict[str, dict[str, Any]], str | None]:
-    admin = None
-    try:
-        admin = KafkaAdminClient(
-            bootstrap_servers=settings.bootstrap_servers,
-            bootstrap_timeout_ms=CONNECT_MS,
-            request_timeout_ms=CONNECT_MS,
-        )
+    with admin_client(settings) as admin:
         topics = {topic["name"]: topic for topic in admin.describe_topics()}
         return topics, admin.describe_cluster().get("cluster_id")
-    except (KafkaError, OSError) as error:
-        why = (str(error) or type(error).__name__).splitlines()[0]
-        raise Unavailable(
-            f"The broker {settings.broker} does not answer ({why}): start it, or set LIFTSTREAM_BROKER."
-        ) from None
-    finally:
-        if admin is not None:
-            admin.close()
 
 
 def _id(topic: Mapping[str, Any]) -> str | None:

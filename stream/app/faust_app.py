@@ -21,7 +21,7 @@ from stream.app.stopping import Stopping
 from stream.app.worker import Worker
 from stream.contracts.topics import Topic
 from stream.errors import ConfigurationError
-from stream.intake.faust_settings import AsFetched, faust_settings
+from stream.intake.faust_settings import AsFetched, credentials, faust_settings
 from stream.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ def make_app(settings: Settings, *, partitions: int) -> faust.App:
             instance=f"{socket.gethostname()}-{port}",
             partition_fetch_bytes=fetch_bytes(partitions),
         ),
+        broker_credentials=credentials(settings),
         TableManager=NoTables,
         web_enabled=True,
         web_bind=settings.web_host,

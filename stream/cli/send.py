@@ -37,7 +37,10 @@ def command(ctx: click.Context, word: str, files: tuple[Path, ...], rejects: Pat
     with (
         BadRecords(rejects) as bad,
         Producer(
-            settings.broker, topic_prefix=settings.topic_prefix, registry_url=settings.registry_url
+            settings.broker,
+            topic_prefix=settings.topic_prefix,
+            registry_url=settings.registry_url,
+            **settings.kafka_options,
         ) as producer,
         progress() as bar,
     ):

@@ -112,7 +112,10 @@ def _rate(text: str) -> tuple[str, float]:
 @contextmanager
 def _to_broker(settings: Settings) -> Iterator[Emit]:
     with Producer(
-        settings.broker, topic_prefix=settings.topic_prefix, registry_url=settings.registry_url
+        settings.broker,
+        topic_prefix=settings.topic_prefix,
+        registry_url=settings.registry_url,
+        **settings.kafka_options,
     ) as producer:
         yield lambda event: producer.send(event.topic, event.event)
 

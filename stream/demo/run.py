@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from stream.access import OPEN_TO_ALL, PREFIX
 from stream.demo.events import EXPERIMENTS, demo_events
 from stream.demo.look import Look, View
 from stream.demo.replay import Replay
@@ -15,7 +16,7 @@ from stream.demo.stop import StopRequest
 from stream.demo.supervised import SupervisedWorker
 from stream.errors import ConfigurationError, Unavailable
 from stream.local.broker import EmbeddedBroker
-from stream.settings import PREFIX, Settings
+from stream.settings import Settings
 from stream.topics import create_topics
 
 REPLAY_SECONDS = 20.0
@@ -78,6 +79,7 @@ def _settings(folder: Path, broker: str) -> dict[str, Any]:
     """Everything that matters, so that neither the environment nor a file decides how the demo runs."""
     return {
         "broker": broker,
+        **OPEN_TO_ALL,
         "clickhouse_url": f"chdb://{folder}/clickhouse",
         "checkpoints": f"file://{folder}/checkpoints",
         "experiments": str(EXPERIMENTS),
@@ -95,7 +97,7 @@ def _free_port() -> int:
 
 
 def _as_variables(settings: Mapping[str, Any]) -> dict[str, str]:
-    return {PREFIX + name.upper(): str(value) for name, value in settings.items()}
+    return {PREFIX + name.upper(): str(value) for name, value in settings.items() if value is not None}
 
 
 class _Patience:

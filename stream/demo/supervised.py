@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+from stream.access import PREFIX
 from stream.errors import Unavailable
-from stream.settings import PREFIX
 
 STOP_SECONDS = 15.0
 SOON_SECONDS = (

@@ -7,6 +7,9 @@ from typing import Any
 
 import faust
 from faust.types import Message
+from faust.types.auth import CredentialsT
+
+from stream.access import BrokerAccess
 
 SCHEME = "liftstream"
 
@@ -59,6 +62,18 @@ def faust_settings(
     if instance is not None:
         settings["consumer_group_instance_id"] = instance
     return settings
+
+
+def credentials(access: BrokerAccess) -> CredentialsT | None:
+    """What Faust wants for `broker_credentials`; None for a broker that is open to all. Raises ConfigurationError."""
+    if access.sasl_username is not None:
+        return faust.SASLCredentials(
+            username=access.sasl_username,
+            password=access.password,
+            mechanism=access.sasl_mechanism,
+            ssl_context=access.ssl_context,
+        )
+    return faust.SSLCredentials(access.ssl_context) if access.ssl_context else None
 
 
 def broker_urls(broker: str) -> list[str]:

@@ -58,8 +58,8 @@ class KafkaServer:
     """One KRaft node on free ports of the loopback.
 
     Its data lives in `folder` (default: a temporary one) across restarts. `jvm` replaces the JVM options,
-    for a benchmark; `rebalance_delay_ms`: how long an empty group waits for more than its first member.
-    Raises ServiceMissing where it cannot run.
+    for a benchmark; `rebalance_delay_ms`: how long an empty group waits for more than its first member;
+    `more_properties`: lines that win over those above. Raises ServiceMissing where it cannot run.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class KafkaServer:
         port: int | None = None,
         jvm: Iterable[str] = JVM,
         rebalance_delay_ms: int = 0,
+        more_properties: str = "",
     ) -> None:
         self._temporary = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="kafka-"))
@@ -82,7 +83,7 @@ class KafkaServer:
             folder=self.folder,
             rebalance_delay_ms=rebalance_delay_ms,
         )
-        self._properties.write_text(text)
+        self._properties.write_text(text + more_properties)
         jars = kafka_jars()
         container = f"kafka-{uuid.uuid4().hex[:12]}"
         java = command_for("java", writable=self.folder, readable=jars, container=container)
