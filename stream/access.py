@@ -132,8 +132,14 @@ class Refusals(logging.Handler):
     @property
     def first(self) -> str:
         """The first reason; a refused login is the reason whatever came before. Empty when none was said."""
+        if not self._errors:
+            return ""
         logins = [error for error in self._errors if isinstance(error, SaslAuthenticationFailedError)]
-        return _why((logins or self._errors)[0]) if self._errors else ""
+        why = _why((logins or self._errors)[0])
+        # kafka-python may see the end of the connection before the broker's last words.
+        return (
+            f"{why}, as by a broker that refuses the login or the protocol" if "disconnected" in why else why
+        )
 
     def emit(self, record: logging.LogRecord) -> None:
         """Called by logging: keep the errors among what is told."""
