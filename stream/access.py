@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from kafka.errors import SaslAuthenticationFailedError
-from pydantic import AfterValidator, BaseModel, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, field_validator, model_validator
 
 from stream.contracts.addresses import bootstrap_servers
 from stream.errors import ConfigurationError
@@ -53,6 +53,12 @@ class BrokerAccess(BaseModel):
     ssl_keyfile: Path | None = Field(
         None, description="Its private key (PEM, not encrypted), where `ssl_certfile` does not hold it."
     )
+
+    @field_validator(*LOGIN, *FILES, mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: Any) -> Any:
+        """Containers are often given variables without a value."""
+        return None if value == "" else value
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
@@ -164,5 +170,5 @@ def _no_password() -> str:
 
 
 def _why(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) else None
+    text = error.strerror if isinstance(error, OSError) else str(*error.args[:1])
     return (text or str(error) or type(error).__name__).splitlines()[0]

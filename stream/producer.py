@@ -24,6 +24,7 @@ from kafka.partitioner.default import DefaultPartitioner, murmur2
 from kafka.protocol.producer import InitProducerIdRequest
 from pydantic import ValidationError
 
+from stream.access import Refusals
 from stream.contracts.addresses import bootstrap_servers
 from stream.contracts.avro import Encoder
 from stream.contracts.models import MODELS, Event
@@ -412,13 +413,16 @@ def _connect(broker: str, options: dict[str, Any]) -> KafkaProducer:
         clients.append(make_client(**config))
         return clients[-1]
 
+    refusals = Refusals()
     try:
-        producer = KafkaProducer(kafka_client=client, **options)
+        with refusals:
+            producer = KafkaProducer(kafka_client=client, **options)
     except KafkaTimeoutError as error:
         clients[-1].close()
         seconds = options["bootstrap_timeout_ms"] / 1000
+        why = f" ({refusals.first})" if refusals.first else ""
         raise Unavailable(
-            f"The broker {broker} did not answer for {seconds:g} s; start it or correct its address."
+            f"The broker {broker} did not answer for {seconds:g} s{why}; start it, or correct its address and login."
         ) from error
     try:
         clients[-1].api_version(InitProducerIdRequest, InitProducerIdRequest.max_version)

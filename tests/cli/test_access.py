@@ -19,6 +19,7 @@ def test_an_open_broker_is_given_nothing() -> None:
     settings = Settings.load()
     assert settings.kafka_options == {"security_protocol": "PLAINTEXT", "ssl_context": None}
     assert credentials(settings) is None
+    assert Settings.load(sasl_username="", ssl_cafile="") == settings
 
 
 def test_a_login_reaches_both_clients_and_no_text() -> None:
@@ -44,6 +45,7 @@ def test_a_login_without_encryption_has_no_context() -> None:
     ("given", "told"),
     [
         ({"security_protocol": "SASL_SSL"}, "SASL_SSL needs sasl_username: set LIFTSTREAM_SASL_USERNAME"),
+        (LOGIN | {"sasl_password": ""}, "needs sasl_password"),
         (LOGIN | {"sasl_password": None}, "needs sasl_password: set LIFTSTREAM_SASL_PASSWORD"),
         (
             LOGIN | {"security_protocol": "SSL"},

@@ -309,7 +309,8 @@ def test_a_broker_that_does_not_answer_is_one_sentence() -> None:
         url = f"kafka://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(Unavailable) as caught:
             Producer(url, start_timeout_seconds=0.5)
-    assert str(caught.value) == f"The broker {url} did not answer for 0.5 s; start it or correct its address."
+    assert str(caught.value).startswith(f"The broker {url} did not answer for 0.5 s (")
+    assert "ECONNREFUSED" in str(caught.value)
     del caught
     gc.collect()  # kafka-python leaves sockets of failed attempts to the collector
 
